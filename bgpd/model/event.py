@@ -1,0 +1,263 @@
+"""Happenings: everything that enters the core, as frozen values that a recording can hold."""
+
+from __future__ import annotations
+
+import msgspec
+
+from bgpd.model.node import Node
+from bgpd.model.peer import Notification, Peer, SessionOpen
+from bgpd.model.pool import Affinity, Block, Fallback, Pool
+from bgpd.model.prefix import Address, Family, Prefix
+from bgpd.model.route import Attributes
+
+
+class _Event(msgspec.Struct, frozen=True, tag=True, tag_field="event"):
+    pass
+
+
+# ------------------------------------------------------------------ ourselves
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings that decisions depend on."""
+
+    peers_learned_ceiling_s: float = 120.0
+    """How long to wait for End-of-RIB of every peer before anything may be removed."""
+    restore_after_s: float = 10.0
+    """A native path must have been usable for so long before a destination leaves the fallback."""
+    restore_ceiling_s: float = 300.0
+    """Upper bound of that time for a path that flaps."""
+    ecmp_limit: int = 16
+    multipath_relax: bool = True
+    """Paths of equal length through different neighbor ASes are equals."""
+    fallback: Fallback = Fallback.VXLAN
+    """For pools that say nothing."""
+    vxlan_vni: int = 4096
+    vxlan_port: int = 4789
+
+
+class Configured(_Event, frozen=True, kw_only=True):
+    """The node's own configuration was loaded."""
+
+    node: Node
+    peers: tuple[Peer, ...]
+    options: Options = Options()
+
+
+class Tick(_Event, frozen=True):
+    """Time has passed; the deadline that the core asked for."""
+
+
+# ------------------------------------------------------------------ store
+
+
+class StoreSynced(_Event, frozen=True):
+    """The first reading of the store is complete, or a lost store is back and read."""
+
+
+class StoreLost(_Event, frozen=True):
+    reason: str
+
+
+class PoolChanged(_Event, frozen=True):
+    pool: Pool
+
+
+class PoolRemoved(_Event, frozen=True):
+    name: str
+
+
+class NodeChanged(_Event, frozen=True):
+    node: Node
+
+
+class NodeRemoved(_Event, frozen=True):
+    name: str
+
+
+class NodeAlive(_Event, frozen=True):
+    """The node's lease is held."""
+
+    name: str
+
+
+class NodeDead(_Event, frozen=True):
+    """The node's lease has ended."""
+
+    name: str
+
+
+class BlockChanged(_Event, frozen=True):
+    block: Block
+
+
+class BlockRemoved(_Event, frozen=True):
+    cidr: Prefix
+
+
+class AffinityChanged(_Event, frozen=True):
+    affinity: Affinity
+
+
+class AffinityRemoved(_Event, frozen=True):
+    cidr: Prefix
+    node: str
+
+
+# ------------------------------------------------------------------ BGP
+
+
+class SpeakerUp(_Event, frozen=True):
+    """Attached to a running ExaBGP. Sessions that it holds follow as PeerUp, with their routes to be refreshed."""
+
+
+class SpeakerLost(_Event, frozen=True):
+    """ExaBGP has ended or its socket is gone: every session is down until it is back."""
+
+    reason: str
+
+
+class PeerUp(_Event, frozen=True):
+    """A session is established. What it sent before is stale until it is sent again."""
+
+    peer: Address
+    open: SessionOpen
+
+
+class PeerDown(_Event, frozen=True):
+    peer: Address
+    reason: str
+    notification: Notification | None = None
+
+
+class RoutesLearned(_Event, frozen=True, kw_only=True):
+    """One UPDATE, or the part of it that shares attributes and path id."""
+
+    peer: Address
+    withdrawn: tuple[Prefix, ...] = ()
+    announced: tuple[Prefix, ...] = ()
+    attributes: Attributes | None = None
+    """None if nothing is announced."""
+    path_id: int = 0
+
+
+class EndOfRib(_Event, frozen=True):
+    """The peer has sent all it has (RFC 4724 section 2), or has finished a refresh that we asked for (RFC 7313)."""
+
+    peer: Address
+    family: Family
+
+
+class UpdateMalformed(_Event, frozen=True):
+    """An UPDATE had a defect that RFC 7606 answers without ending the session."""
+
+    peer: Address
+    treatment: str
+    """``treat-as-withdraw`` or ``attribute-discard``."""
+    reason: str
+
+
+# ------------------------------------------------------------------ kernel
+
+
+class KernelSynced(_Event, frozen=True):
+    """Links, addresses and routes of others have been read once."""
+
+
+class LinkChanged(_Event, frozen=True, kw_only=True):
+    name: str
+    index: int
+    up: bool
+    """Administratively up and with carrier."""
+    mtu_bytes: int
+    mac: str = ""
+
+
+class LinkRemoved(_Event, frozen=True):
+    name: str
+
+
+class AddressAdded(_Event, frozen=True):
+    device: str
+    address: Address
+    subnet: Prefix
+
+
+class AddressRemoved(_Event, frozen=True):
+    device: str
+    address: Address
+    subnet: Prefix
+
+
+class ForeignRouteChanged(_Event, frozen=True, kw_only=True):
+    """A unicast route of the main table that is not ours: next hops and tunnel ends are resolved through it."""
+
+    prefix: Prefix
+    metric: int
+    hops: tuple[tuple[str, Address | None], ...]
+    """(device, gateway) of each path; gateway None where the destination is on the link."""
+
+
+class ForeignRouteRemoved(_Event, frozen=True, kw_only=True):
+    prefix: Prefix
+    metric: int
+
+
+# ------------------------------------------------------------------ outcomes
+
+
+class Converged(_Event, frozen=True):
+    """A reconciler has nothing left to do for the tables as they stood after event number *epoch*."""
+
+    target: str
+    epoch: int
+
+
+class Rejected(_Event, frozen=True):
+    """A target refused a key; it is retried with back-off."""
+
+    target: str
+    key: str
+    reason: str
+
+
+Event = (
+    Configured
+    | Tick
+    | StoreSynced
+    | StoreLost
+    | PoolChanged
+    | PoolRemoved
+    | NodeChanged
+    | NodeRemoved
+    | NodeAlive
+    | NodeDead
+    | BlockChanged
+    | BlockRemoved
+    | AffinityChanged
+    | AffinityRemoved
+    | SpeakerUp
+    | SpeakerLost
+    | PeerUp
+    | PeerDown
+    | RoutesLearned
+    | EndOfRib
+    | UpdateMalformed
+    | KernelSynced
+    | LinkChanged
+    | LinkRemoved
+    | AddressAdded
+    | AddressRemoved
+    | ForeignRouteChanged
+    | ForeignRouteRemoved
+    | Converged
+    | Rejected
+)
+
+
+class Recorded(msgspec.Struct, frozen=True):
+    """A line of a recording: when an event was handled, and the event."""
+
+    now: float
+    """Monotonic seconds."""
+    event: Event

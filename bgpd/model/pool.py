@@ -1,0 +1,64 @@
+"""IP pools and blocks, as far as decisions depend on them (Calico: api/pkg/apis/projectcalico/v3/ippool.go, model/block.go)."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from bgpd.model.prefix import Prefix
+
+
+class Mode(StrEnum):
+    """When traffic to a pool is encapsulated."""
+
+    NEVER = "Never"
+    ALWAYS = "Always"
+    CROSS_SUBNET = "CrossSubnet"
+
+
+class Fallback(StrEnum):
+    """What carries traffic of a pool when its native path is lost (annotation ``bgpd.io/fallback``)."""
+
+    VXLAN = "VXLAN"
+    NONE = "None"
+
+
+class Pool(msgspec.Struct, frozen=True, kw_only=True):
+    """An IPPool."""
+
+    name: str
+    cidr: Prefix
+    block_size: int = 26
+    vxlan_mode: Mode = Mode.NEVER
+    disabled: bool = False
+    automatic: bool = True
+    """assignmentMode Automatic: nodes take blocks of it without being asked for it by name."""
+    disable_bgp_export: bool = False
+    fallback: Fallback | None = None
+    """None: the node's configured default."""
+
+
+class AffinityState(StrEnum):
+    """State of a block affinity; an empty stored state counts as confirmed (calico.md 1.3)."""
+
+    CONFIRMED = "confirmed"
+    PENDING = "pending"
+    PENDING_DELETION = "pendingDeletion"
+
+
+class Block(msgspec.Struct, frozen=True, kw_only=True):
+    """A block: who it is affine to, and how many of its addresses are in use."""
+
+    cidr: Prefix
+    node: str | None
+    """The node of affinity ``host:<node>``; None for a block without affinity or of a virtual owner."""
+    in_use: int = 0
+
+
+class Affinity(msgspec.Struct, frozen=True, kw_only=True):
+    """A node's claim on a block."""
+
+    cidr: Prefix
+    node: str
+    state: AffinityState

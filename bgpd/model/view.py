@@ -1,0 +1,137 @@
+"""What is shown to people: answers of the API, one struct a command. Times are seconds since the epoch, None where never."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class PhaseView(msgspec.Struct, frozen=True):
+    """Start-up (law 3): store-wait, peers-wait, deciding, programming or ready."""
+
+    name: str
+    since: float
+    waiting_for: tuple[str, ...] = ()
+
+
+class StatusView(msgspec.Struct, frozen=True, kw_only=True):
+    node: str
+    asn: int
+    router_id: str
+    version: str
+    pid: int
+    started: float
+    phase: PhaseView
+    store: str
+    """``synced`` or ``lost: reason``."""
+    store_since: float | None
+    speaker: str
+    """``attached`` or ``lost: reason``."""
+    speaker_since: float | None
+    peers_established: int
+    peers_configured: int
+    blocks_own: tuple[str, ...]
+    routes_learned: int
+    routes_desired: int
+    routes_failed: int
+    nodes_native: int
+    nodes_fallback: int
+    nodes_unreachable: int
+
+
+class PeerView(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    address: str
+    asn: int
+    local_address: str
+    local_asn: int
+    state: str
+    """``Established``, or why not."""
+    since: float | None
+    received: int
+    """Routes in the adj-rib-in."""
+    accepted: int
+    """Of these, eligible for the decision."""
+    stale: int
+    """Kept over a restart of the peer (RFC 4724) and not yet sent again."""
+    announced: int
+    reason: str
+    """Why the last session ended; empty if none did."""
+    transitions: int
+    hold_time_s: int | None
+    router_id: str
+    capabilities: tuple[str, ...]
+
+
+class PathView(msgspec.Struct, frozen=True, kw_only=True):
+    """A route of an adj-rib-in, with its fate in the decision."""
+
+    peer: str
+    next_hop: str
+    as_path: str
+    origin: str
+    med: int | None
+    local_pref: int | None
+    communities: tuple[str, ...]
+    best: bool
+    equal: bool
+    """Installed beside the best (ECMP)."""
+    why_not: str
+    """The step at which it lost, or why it is ineligible; empty for best and equals."""
+    stale: bool
+    since: float | None
+
+
+class RouteView(msgspec.Struct, frozen=True, kw_only=True):
+    """A prefix: how it is reached, and what the kernel holds."""
+
+    prefix: str
+    kind: str
+    """``own``, ``native``, ``direct``, ``tunnel``, ``fallback``, ``unreachable`` or ``bgp`` (known only from BGP)."""
+    node: str
+    """Owner of the block; empty where the store knows none."""
+    reason: str
+    via: tuple[str, ...]
+    """Each leg as ``GATEWAY dev DEVICE``."""
+    since: float | None
+    status: str
+    """``programmed``, ``pending`` or ``failed: reason``."""
+    paths: tuple[PathView, ...] = ()
+
+
+class StepView(msgspec.Struct, frozen=True):
+    """One hop of a decision, in the order of architecture section 6."""
+
+    step: str
+    outcome: str
+    detail: tuple[str, ...] = ()
+
+
+class ExplainView(msgspec.Struct, frozen=True, kw_only=True):
+    query: str
+    prefix: str | None
+    """The longest match that we know of; None where nothing covers the address."""
+    answer: str
+    """One sentence."""
+    steps: tuple[StepView, ...]
+    changes: tuple[str, ...]
+    """The last changes of this prefix, newest first, each with its time and reason."""
+
+
+class BlockView(msgspec.Struct, frozen=True, kw_only=True):
+    cidr: str
+    node: str
+    affinity: str
+    size: int
+    in_use: int
+
+
+class PoolView(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    cidr: str
+    block_size: int
+    mode: str
+    fallback: str
+    size: int
+    in_use: int
+    free: int
+    blocks: tuple[BlockView, ...]
