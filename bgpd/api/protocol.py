@@ -1,0 +1,88 @@
+"""The API: HTTP/JSON on the daemon's unix socket, as both sides know it. Its answers are the structs of model/view.py.
+
+| request | answer |
+|---|---|
+| ``GET /v1/status`` | `StatusView` |
+| ``GET /v1/peers`` | list of `PeerView` |
+| ``GET /v1/routes?prefix=PREFIX`` | list of `RouteView`; all without *prefix*, none where the prefix is unknown |
+| ``GET /v1/explain?q=QUERY`` | `ExplainView` |
+| ``GET /v1/pools`` | list of `PoolView` |
+| ``POST /v1/assign``, an `AssignRequest` | `AssignView` |
+
+Every error is an `ErrorView`: 400 the request is bad, 404 there is no such path, 409 the daemon refuses with a reason,
+503 too many requests at once.
+
+Within a version, answers gain fields but never lose them; clients ignore fields that they do not know.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Protocol
+
+import msgspec
+
+from bgpd.model.prefix import Prefix
+from bgpd.model.view import ExplainView, PeerView, PoolView, RouteView, StatusView
+
+STATUS: Final = "/v1/status"
+PEERS: Final = "/v1/peers"
+ROUTES: Final = "/v1/routes"
+EXPLAIN: Final = "/v1/explain"
+POOLS: Final = "/v1/pools"
+ASSIGN: Final = "/v1/assign"
+
+SOCKET_PATH_LIMIT_BYTES: Final = 107
+"""``sun_path`` has 108 bytes with its closing zero (unix(7))."""
+QUERY_LIMIT_CHARS: Final = 128
+"""Longer than any prefix in text, so that an error can still quote the query."""
+
+
+class AssignRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Ask for an address. The same *handle* may ask again: IPAM decides whether it gets another one."""
+
+    handle: Annotated[str, msgspec.Meta(min_length=1, max_length=253)]
+    """Who holds the address (Calico: IPAM handle id)."""
+    pool: Annotated[str, msgspec.Meta(min_length=1, max_length=253)] | None = None
+    """Name of a pool; None: any pool that assigns automatically."""
+
+
+class AssignView(msgspec.Struct, frozen=True):
+    address: str
+
+
+class ErrorView(msgspec.Struct, frozen=True):
+    error: str
+    """A sentence for people."""
+
+
+class Refused(Exception):  # noqa: N818 - named for what the caller is told
+    """An assignment is refused, for the reason that the exception carries: pool full, unknown pool, store lost.
+
+    The caller shows the reason. Asking again helps only after what it names has changed.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Views(Protocol):
+    """What the daemon shows. All but :meth:`assign` answer from memory, without waiting."""
+
+    def status(self) -> StatusView: ...
+
+    def peers(self) -> list[PeerView]: ...
+
+    def routes(self, prefix: Prefix | None) -> list[RouteView]:
+        """Return every route, or the one of exactly *prefix* (an empty list where there is none)."""
+        ...
+
+    def explain(self, query: str) -> ExplainView:
+        """Explain an address or a prefix; raises ValueError with the reason for anything else."""
+        ...
+
+    def pools(self) -> list[PoolView]: ...
+
+    async def assign(self, handle: str, pool: str | None) -> str:
+        """Assign an address to *handle* and return it; raises :class:`Refused`."""
+        ...

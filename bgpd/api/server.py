@@ -1,0 +1,248 @@
+"""The API server: aiohttp on a unix socket of the daemon's own event loop (paths and answers in protocol.py).
+
+Laws:
+* Whoever may open the socket may ask everything: its mode is 0660, from the first instant on.
+* A socket on which somebody listens is never taken away; one that a dead daemon left is replaced.
+* No request holds the daemon up: its size, its time and the number of requests at once are bounded below, and a long
+  list is sent in parts between which the loop runs.
+* A defect in a view is answered with status 500 and logged with its traceback by aiohttp; asking never ends the daemon.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket as sockets
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from bgpd.api import protocol
+from bgpd.model.prefix import Prefix
+
+BODY_LIMIT_BYTES = 4096
+"""Of a request; an AssignRequest has at most about 600."""
+LINE_LIMIT_BYTES = 1024
+"""Of the request line and of each header; a query has at most 3 x QUERY_LIMIT_CHARS when escaped."""
+REQUESTS_LIMIT = 32
+"""Requests in progress at once: an operator and some monitoring; more are a mistake."""
+REQUEST_LIMIT_S = 30.0
+"""For an answer, with its sending: a client that stops reading is dropped after it."""
+IDLE_LIMIT_S = 15.0
+"""A kept connection without a request."""
+BACKLOG = 64
+"""Connections that wait to be accepted."""
+STOP_LIMIT_S = 2.0
+"""For requests in progress when the server stops; after it they are cut off."""
+PART_ROWS = 512
+"""Rows of a list encoded in one go: about 1 ms of the loop."""
+
+_JSON = "application/json"
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class SocketUnusable(Exception):  # noqa: N818 - named for what the caller is told
+    """The API socket cannot be made. The message says which, why, and how to mend it; trying again does not help."""
+
+
+class Server:
+    """Owns the listening socket, its file, and the requests in progress."""
+
+    def __init__(self, views: protocol.Views, socket: Path) -> None:
+        self._views = views
+        self._path = socket
+        self._runner: web.AppRunner | None = None
+        self._inode: tuple[int, int] | None = None
+        self._requests = 0
+
+    async def start(self) -> None:
+        """Listen. Raises :class:`SocketUnusable`; nothing is left behind then."""
+        listener = _listen(self._path)
+        self._inode = _inode(self._path)
+        runner = web.AppRunner(
+            self._application(),
+            access_log=None,
+            handle_signals=False,
+            keepalive_timeout=IDLE_LIMIT_S,
+            shutdown_timeout=STOP_LIMIT_S,
+            max_line_size=LINE_LIMIT_BYTES,
+            max_field_size=LINE_LIMIT_BYTES,
+        )
+        await runner.setup()
+        self._runner = runner
+        await web.SockSite(runner, listener, backlog=BACKLOG).start()
+
+    async def stop(self) -> None:
+        """Stop listening, remove our socket file, and let requests in progress end within STOP_LIMIT_S."""
+        if self._runner is None:
+            return
+        if _inode(self._path) == self._inode:
+            with suppress(FileNotFoundError):
+                self._path.unlink()
+        await self._runner.cleanup()
+        self._runner = None
+
+    def _application(self) -> web.Application:
+        application = web.Application(client_max_size=BODY_LIMIT_BYTES, middlewares=[self._bound, _errors_as_json])
+        application.router.add_get(protocol.STATUS, self._status)
+        application.router.add_get(protocol.PEERS, self._peers)
+        application.router.add_get(protocol.ROUTES, self._routes)
+        application.router.add_get(protocol.EXPLAIN, self._explain)
+        application.router.add_get(protocol.POOLS, self._pools)
+        application.router.add_post(protocol.ASSIGN, self._assign)
+        return application
+
+    @web.middleware
+    async def _bound(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        """Bound the number of requests in progress, and the time of each."""
+        if self._requests >= REQUESTS_LIMIT:
+            return _error(503, f"{REQUESTS_LIMIT} requests are in progress already; ask again in a moment")
+        self._requests += 1
+        try:
+            async with asyncio.timeout(REQUEST_LIMIT_S):
+                return await handler(request)
+        finally:
+            self._requests -= 1
+
+    async def _status(self, _request: web.Request) -> web.StreamResponse:
+        return _answer(self._views.status())
+
+    async def _peers(self, request: web.Request) -> web.StreamResponse:
+        return await _answer_list(request, self._views.peers())
+
+    async def _routes(self, request: web.Request) -> web.StreamResponse:
+        text = _parameter(request, "prefix")
+        try:
+            prefix = None if text is None else Prefix.parse(text)
+        except ValueError as defect:
+            return _error(400, str(defect))
+        return await _answer_list(request, self._views.routes(prefix))
+
+    async def _explain(self, request: web.Request) -> web.StreamResponse:
+        query = _parameter(request, "q")
+        if query is None:
+            return _error(400, f"{protocol.EXPLAIN} needs a parameter q: an address or a prefix")
+        try:
+            return _answer(self._views.explain(query))
+        except ValueError as defect:
+            return _error(400, str(defect))
+
+    async def _pools(self, request: web.Request) -> web.StreamResponse:
+        return await _answer_list(request, self._views.pools())
+
+    async def _assign(self, request: web.Request) -> web.StreamResponse:
+        try:
+            asked = msgspec.json.decode(await request.read(), type=protocol.AssignRequest)
+        except msgspec.DecodeError as defect:
+            return _error(400, f"the body is not an assignment request: {defect}")
+        try:
+            return _answer(protocol.AssignView(await self._views.assign(asked.handle, asked.pool)))
+        except protocol.Refused as refusal:
+            return _error(409, refusal.reason)
+
+
+# ------------------------------------------------------------------ answers
+
+
+@web.middleware
+async def _errors_as_json(request: web.Request, handler: _Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except web.HTTPNotFound:
+        return _error(404, f"there is no {request.path[: protocol.QUERY_LIMIT_CHARS]}")
+    except web.HTTPMethodNotAllowed as wrong:
+        allowed = ", ".join(sorted(wrong.allowed_methods))
+        return _error(405, f"{request.path} is for {allowed}, not {request.method}", {"Allow": allowed})
+    except web.HTTPRequestEntityTooLarge:
+        return _error(413, f"the body is larger than {BODY_LIMIT_BYTES} bytes")
+
+
+def _parameter(request: web.Request, name: str) -> str | None:
+    value = request.query.get(name)
+    if value is not None and len(value) > protocol.QUERY_LIMIT_CHARS:
+        body = msgspec.json.encode(
+            protocol.ErrorView(f"parameter {name} is longer than {protocol.QUERY_LIMIT_CHARS} characters")
+        )
+        raise web.HTTPBadRequest(body=body, content_type=_JSON)
+    return value
+
+
+def _answer(view: msgspec.Struct) -> web.Response:
+    return web.Response(body=msgspec.json.encode(view), content_type=_JSON)
+
+
+def _error(status: int, sentence: str, headers: dict[str, str] | None = None) -> web.Response:
+    body = msgspec.json.encode(protocol.ErrorView(sentence))
+    return web.Response(status=status, body=body, content_type=_JSON, headers=headers)
+
+
+async def _answer_list(request: web.Request, rows: Sequence[Any]) -> web.StreamResponse:
+    """Send *rows* as one JSON list, in parts between which the loop serves others."""
+    if len(rows) <= PART_ROWS:
+        return web.Response(body=msgspec.json.encode(rows), content_type=_JSON)
+    response = web.StreamResponse(headers={"Content-Type": _JSON})
+    await response.prepare(request)
+    opening = b"["
+    for start in range(0, len(rows), PART_ROWS):
+        await response.write(opening + msgspec.json.encode(rows[start : start + PART_ROWS])[1:-1])
+        await asyncio.sleep(0)
+        opening = b","
+    await response.write(b"]")
+    await response.write_eof()
+    return response
+
+
+# ------------------------------------------------------------------ the socket file
+
+
+def _listen(path: Path) -> sockets.socket:
+    length = len(os.fsencode(path))
+    if length > protocol.SOCKET_PATH_LIMIT_BYTES:
+        limit = f"a unix socket path has at most {protocol.SOCKET_PATH_LIMIT_BYTES}"
+        raise SocketUnusable(f"the socket path {path} has {length} bytes; {limit}: choose a shorter one")
+    try:
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        _remove_stale(path)
+    except OSError as failure:
+        raise SocketUnusable(
+            f"the socket {path} cannot be prepared: {failure.strerror}: {failure.filename or path}"
+        ) from failure
+    listener = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM | sockets.SOCK_NONBLOCK)
+    try:
+        # bind() gives the file the mode of the socket's own inode (net/unix/af_unix.c: unix_bind_bsd).
+        os.fchmod(listener.fileno(), 0o600)
+        listener.bind(os.fspath(path))
+        path.chmod(0o660)
+        listener.listen(BACKLOG)
+    except OSError as failure:
+        listener.close()
+        raise SocketUnusable(f"the socket {path} cannot be made: {failure.strerror}") from failure
+    return listener
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove a socket file on which nobody listens; raises SocketUnusable for one in use and for any other file."""
+    if path.exists() and not path.is_socket():
+        raise SocketUnusable(f"{path} exists and is not a socket: move it away, or choose another socket path")
+    with sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM | sockets.SOCK_NONBLOCK) as probe:
+        code = probe.connect_ex(os.fspath(path))
+    if code == errno.ENOENT:
+        return
+    if code != errno.ECONNREFUSED:
+        # 0, or EAGAIN where its backlog is full: somebody listens. EACCES: we cannot know.
+        why = "we may not open it" if code == errno.EACCES else "another daemon listens on it"
+        raise SocketUnusable(f"the socket {path} is taken: {why}; stop that daemon, or choose another socket path")
+    path.unlink(missing_ok=True)
+
+
+def _inode(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino

@@ -1,0 +1,188 @@
+"""``bgpd routes`` and ``bgpd explain``: how prefixes are reached, and why."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from bgpd.cli.options import BadInput, asking, asks, output
+from bgpd.cli.render import BAD, DIM, GOOD, WARN, Cell, Column, Styled, Table, age, printable, show, show_json
+from bgpd.model.prefix import Address, Prefix
+from bgpd.model.view import ExplainView, PathView, RouteView, StepView
+
+CODES = {
+    "own": ("O", GOOD),
+    "native": ("N", GOOD),
+    "direct": ("D", GOOD),
+    "tunnel": ("T", ""),
+    "fallback": ("F", WARN),
+    "unreachable": ("U", BAD),
+    "bgp": ("B", ""),
+}
+"""Letter and style for each kind of RouteView."""
+
+LEGEND = """\
+Codes: O own block, N native, D direct on the link, T tunnel, F fallback tunnel, U unreachable, B from BGP only
+       * programmed, q pending, r failed
+"""
+PATH_LEGEND = "Codes: > best, = equal to it, S stale\n"
+
+_FLAGS = {"programmed": "*", "pending": "q"}
+
+
+@click.command()
+@click.argument("prefix", required=False)
+@output()
+@asks
+def routes(prefix: str | None, socket: Path, output: str) -> None:
+    """Show how prefixes are reached; with PREFIX, all paths to it and why each is or is not used."""
+    wanted = None if prefix is None else _prefix(prefix)
+    with asking(socket) as client:
+        views = client.routes(wanted)
+    if output == "json":
+        show_json(views)
+    elif not views:
+        click.echo("there are no routes" if wanted is None else f"{wanted} is not in the table", err=True)
+    elif wanted is None:
+        show(LEGEND, routes_table(views, time.time()))
+    else:
+        for view in views:
+            show(*route_parts(view, time.time()))
+
+
+@click.command()
+@click.argument("query", metavar="ADDRESS|PREFIX")
+@output()
+@asks
+def explain(query: str, socket: Path, output: str) -> None:
+    """Explain how ADDRESS or PREFIX is reached: every decision from the store to the kernel, and what changed last."""
+    _check_query(query)
+    with asking(socket) as client:
+        view = client.explain(query)
+    if output == "json":
+        show_json(view)
+    else:
+        show(*explain_parts(view))
+
+
+def _prefix(text: str) -> Prefix:
+    try:
+        return Prefix.parse(text)
+    except ValueError as defect:
+        hint = "" if "/" in text else "; for a single address there is `bgpd explain`"
+        raise BadInput(f"{defect}{hint}") from defect
+
+
+def _check_query(text: str) -> None:
+    """Find a bad query before the daemon is asked: the answer is the same whether it runs or not."""
+    try:
+        _ = Prefix.parse(text) if "/" in text else Address.parse(text)
+    except ValueError as defect:
+        raise BadInput(str(defect)) from defect
+
+
+# ------------------------------------------------------------------ layouts
+
+
+def routes_table(views: list[RouteView], now: float) -> Table:
+    """Lay out routes, one a row, with code letters as routers have them."""
+    columns = (
+        Column(""),
+        Column("PREFIX"),
+        Column("NODE"),
+        Column("AS PATH"),
+        Column("VIA"),
+        Column("STATUS"),
+        Column("AGE", right=True),
+    )
+    return Table(columns, [_route(view, now) for view in views])
+
+
+def _route(view: RouteView, now: float) -> tuple[Cell, ...]:
+    letter, style = CODES.get(view.kind, ("?", ""))
+    best = next((path.as_path for path in view.paths if path.best), "")
+    return (
+        Styled(letter + _FLAGS.get(view.status, "r"), style),
+        view.prefix,
+        view.node,
+        best,
+        view.via,
+        _status(view.status),
+        age(view.since, now),
+    )
+
+
+def _status(status: str) -> Styled:
+    styles = {"programmed": "", "pending": WARN}
+    return Styled(status, styles.get(status, BAD))
+
+
+def route_parts(view: RouteView, now: float) -> list[str | Table]:
+    """Lay out one route: what is done, then every path with its fate."""
+    _, style = CODES.get(view.kind, ("?", ""))
+    since = age(view.since, now)
+    rows: list[tuple[Cell, Cell]] = [
+        ("prefix", view.prefix),
+        ("reached", Styled(f"{view.kind}: {view.reason}" if view.reason else view.kind, style)),
+        ("node", view.node),
+        ("via", view.via),
+        ("status", _status(f"{view.status} for {since}" if view.status == "programmed" and since else view.status)),
+    ]
+    used = sum(path.best or path.equal for path in view.paths)
+    parts: list[str | Table] = [Table((Column(""), Column("")), rows), f"\nPaths: {len(view.paths)} known, {used} used"]
+    if view.paths:
+        parts += [PATH_LEGEND, paths_table(view.paths, now)]
+    return parts
+
+
+def paths_table(paths: tuple[PathView, ...], now: float) -> Table:
+    """Lay out the paths of a prefix, best first, each with why it is not used."""
+    columns = (
+        Column(""),
+        Column("PEER"),
+        Column("NEXT HOP"),
+        Column("AS PATH"),
+        Column("ORIGIN"),
+        Column("MED", right=True),
+        Column("LOCPRF", right=True),
+        Column("COMMUNITIES"),
+        Column("AGE", right=True),
+        Column("WHY NOT"),
+    )
+    ordered = sorted(paths, key=lambda path: (not path.best, not path.equal))
+    return Table(columns, [_path(path, now) for path in ordered])
+
+
+def _path(path: PathView, now: float) -> tuple[Cell, ...]:
+    code = ">" if path.best else "=" if path.equal else " "
+    style = GOOD if path.best or path.equal else DIM
+    return (
+        Styled(f"{code}{'S' if path.stale else ''}", style),
+        path.peer,
+        path.next_hop,
+        path.as_path,
+        path.origin,
+        path.med,
+        path.local_pref,
+        " ".join(path.communities),
+        age(path.since, now),
+        path.why_not,
+    )
+
+
+def explain_parts(view: ExplainView) -> list[str | Table]:
+    """Lay out an explanation: the answer, its steps with what each saw, the last changes."""
+    parts: list[str | Table] = [click.style(printable(view.answer), bold=True)]
+    if view.steps:
+        width = max(len(step.step) for step in view.steps)
+        parts += ["", *(_step(number, step, width) for number, step in enumerate(view.steps, start=1))]
+    if view.changes:
+        parts += ["\nLast changes, newest first:", *(f"  {printable(change)}" for change in view.changes)]
+    return parts
+
+
+def _step(number: int, step: StepView, width: int) -> str:
+    head = f"{number:2}. {click.style(printable(step.step).ljust(width), fg='cyan')}  {printable(step.outcome)}"
+    return "\n".join([head.rstrip(), *(f"    {'':{width}}  {printable(line)}" for line in step.detail)])

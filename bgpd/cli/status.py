@@ -1,0 +1,112 @@
+"""``bgpd status`` and ``bgpd peers``: how the daemon and its sessions are."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from bgpd.cli.options import asking, asks, output
+from bgpd.cli.render import BAD, GOOD, WARN, Cell, Column, Styled, Table, age, show, show_json
+from bgpd.model.view import PeerView, PhaseView, StatusView
+
+
+@click.command()
+@output()
+@asks
+def status(socket: Path, output: str) -> None:
+    """Show how the daemon is: phase, store, sessions, routes."""
+    with asking(socket) as client:
+        view = client.status()
+    if output == "json":
+        show_json(view)
+    else:
+        show(status_table(view, time.time()))
+
+
+@click.command()
+@output()
+@asks
+def peers(socket: Path, output: str) -> None:
+    """Show the BGP sessions.
+
+    RECEIVED counts the routes of the peer, ACCEPTED those that may be chosen, ANNOUNCED ours to it.
+    """
+    with asking(socket) as client:
+        views = client.peers()
+    if output == "json":
+        show_json(views)
+    elif views:
+        show(peers_table(views, time.time()))
+    else:
+        click.echo("no peer is configured", err=True)
+
+
+def status_table(view: StatusView, now: float) -> Table:
+    """Lay out the status as lines of a name and a value."""
+    established, configured = view.peers_established, view.peers_configured
+    rows: list[tuple[Cell, Cell]] = [
+        ("node", f"{view.node}, AS {view.asn}, router id {view.router_id}"),
+        ("daemon", f"bgpd {view.version}, pid {view.pid}, up {age(view.started, now)}"),
+        ("phase", _phase(view.phase, now)),
+        ("store", _connection(view.store, "synced", view.store_since, now)),
+        ("speaker", _connection(view.speaker, "attached", view.speaker_since, now)),
+        ("peers", Styled(f"{established} of {configured} established", GOOD if established == configured else WARN)),
+        ("blocks", view.blocks_own),
+        ("routes", _routes(view)),
+        ("nodes", _nodes(view)),
+    ]
+    return Table((Column(""), Column("")), rows)
+
+
+def _phase(phase: PhaseView, now: float) -> Styled:
+    waiting = f", waiting for {', '.join(phase.waiting_for)}" if phase.waiting_for else ""
+    return Styled(f"{phase.name} for {age(phase.since, now)}{waiting}", GOOD if phase.name == "ready" else WARN)
+
+
+def _connection(state: str, good: str, since: float | None, now: float) -> Styled:
+    duration = f" for {age(since, now)}" if since is not None else ""
+    word, colon, reason = state.partition(": ")
+    return Styled(f"{word}{duration}{colon}{reason}", GOOD if state == good else BAD)
+
+
+def _routes(view: StatusView) -> Styled:
+    text = f"{view.routes_learned} learned, {view.routes_desired} desired, {view.routes_failed} failed"
+    return Styled(text, BAD if view.routes_failed else "")
+
+
+def _nodes(view: StatusView) -> Styled:
+    text = f"{view.nodes_native} native, {view.nodes_fallback} in fallback, {view.nodes_unreachable} unreachable"
+    return Styled(text, BAD if view.nodes_unreachable else WARN if view.nodes_fallback else "")
+
+
+def peers_table(views: list[PeerView], now: float) -> Table:
+    """Lay out sessions, one a row."""
+    columns = (
+        Column("NAME"),
+        Column("ADDRESS"),
+        Column("AS", right=True),
+        Column("STATE"),
+        Column("SINCE", right=True),
+        Column("RECEIVED", right=True),
+        Column("ACCEPTED", right=True),
+        Column("ANNOUNCED", right=True),
+        Column("REASON"),
+    )
+    return Table(columns, [_peer(view, now) for view in views])
+
+
+def _peer(view: PeerView, now: float) -> tuple[Cell, ...]:
+    stale = f"{view.stale} stale" if view.stale else ""
+    return (
+        view.name,
+        view.address,
+        view.asn,
+        Styled(view.state, GOOD if view.state == "Established" else BAD),
+        age(view.since, now) or "never",
+        view.received,
+        view.accepted,
+        view.announced,
+        "; ".join(filter(None, (stale, view.reason))),
+    )
