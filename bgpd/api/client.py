@@ -23,8 +23,6 @@ from bgpd.model.view import ExplainView, PeerView, PoolView, RouteView, StatusVi
 
 TIMEOUT_S = 10.0
 """For each wait (connect, send, next part of the answer): a daemon that is busy for longer is as good as gone."""
-ANSWER_LIMIT_BYTES = 1 << 30
-"""Of an answer: a million routes with their paths are about half of it."""
 
 T = TypeVar("T")
 
@@ -99,7 +97,7 @@ class Client:
         try:
             connection.request(method, target, body, {"Content-Type": "application/json"} if body is not None else {})
             response = connection.getresponse()
-            answer = response.read(ANSWER_LIMIT_BYTES)
+            answer = response.read()
         except (OSError, http.client.IncompleteRead) as failure:
             raise Unreachable(_unreachable(self._path, failure, self._timeout_s)) from failure
         except http.client.HTTPException as failure:

@@ -165,10 +165,8 @@ async def _errors_as_json(request: web.Request, handler: _Handler) -> web.Stream
 def _parameter(request: web.Request, name: str) -> str | None:
     value = request.query.get(name)
     if value is not None and len(value) > protocol.QUERY_LIMIT_CHARS:
-        body = msgspec.json.encode(
-            protocol.ErrorView(f"parameter {name} is longer than {protocol.QUERY_LIMIT_CHARS} characters")
-        )
-        raise web.HTTPBadRequest(body=body, content_type=_JSON)
+        defect = protocol.ErrorView(f"parameter {name} is longer than {protocol.QUERY_LIMIT_CHARS} characters")
+        raise web.HTTPBadRequest(text=msgspec.json.encode(defect).decode(), content_type=_JSON)
     return value
 
 

@@ -1,0 +1,295 @@
+"""A daemon's views without a daemon: fixed answers of every kind, served over a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bgpd.api.protocol import Refused
+from bgpd.api.server import Server
+from bgpd.model.prefix import Address, Prefix
+from bgpd.model.view import (
+    BlockView,
+    ExplainView,
+    PathView,
+    PeerView,
+    PhaseView,
+    PoolView,
+    RouteView,
+    StatusView,
+    StepView,
+)
+
+SINCE = time.time() - (3 * 86400 + 4 * 3600 + 600)
+"""Three days, four hours and some minutes ago: shown as 3d04h for as long as a test runs."""
+
+START_LIMIT_S = 10.0
+
+STATUS = StatusView(
+    node="node1",
+    asn=65101,
+    router_id="192.0.2.1",
+    version="0.1.0",
+    pid=4242,
+    started=SINCE,
+    phase=PhaseView("ready", SINCE),
+    store="synced",
+    store_since=SINCE,
+    speaker="attached",
+    speaker_since=SINCE,
+    peers_established=1,
+    peers_configured=2,
+    blocks_own=("10.42.0.0/26", "10.42.9.64/26"),
+    routes_learned=4,
+    routes_desired=3,
+    routes_failed=0,
+    nodes_native=1,
+    nodes_fallback=1,
+    nodes_unreachable=0,
+)
+
+PEERS = [
+    PeerView(
+        name="tor1",
+        address="10.1.1.1",
+        asn=65001,
+        local_address="10.1.1.2",
+        local_asn=65101,
+        state="Established",
+        since=SINCE,
+        received=3,
+        accepted=2,
+        stale=1,
+        announced=1,
+        reason="",
+        transitions=1,
+        hold_time_s=9,
+        router_id="192.0.2.11",
+        capabilities=("4-octet AS", "route refresh"),
+    ),
+    PeerView(
+        name="tor2",
+        address="2001:db8:2::1",
+        asn=4200000002,
+        local_address="2001:db8:2::2",
+        local_asn=65101,
+        state="Idle (shut down by the neighbor)",
+        since=None,
+        received=0,
+        accepted=0,
+        stale=0,
+        announced=0,
+        reason="Cease/Administrative Shutdown: \x1b[31mmaintenance",
+        transitions=0,
+        hold_time_s=None,
+        router_id="",
+        capabilities=(),
+    ),
+]
+
+PATHS = (
+    PathView(
+        peer="10.1.3.1",
+        next_hop="10.1.3.1",
+        as_path="65003 65009 65102",
+        origin="incomplete",
+        med=50,
+        local_pref=None,
+        communities=("65003:1", "65535:0"),
+        best=False,
+        equal=False,
+        why_not="AS path is longer",
+        stale=True,
+        since=SINCE,
+    ),
+    PathView(
+        peer="10.1.1.1",
+        next_hop="10.1.1.1",
+        as_path="65001 65102",
+        origin="igp",
+        med=None,
+        local_pref=None,
+        communities=(),
+        best=True,
+        equal=False,
+        why_not="",
+        stale=False,
+        since=SINCE,
+    ),
+    PathView(
+        peer="10.1.2.1",
+        next_hop="10.1.2.1",
+        as_path="65002 65102",
+        origin="igp",
+        med=0,
+        local_pref=200,
+        communities=(),
+        best=False,
+        equal=True,
+        why_not="",
+        stale=False,
+        since=SINCE,
+    ),
+)
+
+
+def route(prefix: str, kind: str, node: str = "", via: tuple[str, ...] = (), status: str = "programmed") -> RouteView:
+    """A route without paths."""
+    return RouteView(prefix=prefix, kind=kind, node=node, reason="", via=via, since=SINCE, status=status)
+
+
+NATIVE = RouteView(
+    prefix="10.42.0.64/26",
+    kind="native",
+    node="node2",
+    reason="BGP has 2 equal paths",
+    via=("10.1.1.1 dev eth1", "10.1.2.1 dev eth2"),
+    since=SINCE,
+    status="programmed",
+    paths=PATHS,
+)
+
+ROUTES = [
+    route("10.42.0.0/26", "own", "node1", ("blackhole",)),
+    NATIVE,
+    route("10.42.0.128/26", "fallback", "node3", ("10.42.0.128 dev vxlan.bgpd",), "pending"),
+    route("10.42.0.192/26", "unreachable", "node4", (), "failed: EINVAL"),
+    RouteView(
+        prefix="0.0.0.0/0", kind="bgp", node="", reason="", via=("10.1.1.1 dev eth1",), since=None, status="programmed"
+    ),
+]
+
+POOLS = [
+    PoolView(
+        name="main",
+        cidr="10.42.0.0/16",
+        block_size=26,
+        mode="CrossSubnet",
+        fallback="VXLAN",
+        size=65536,
+        in_use=65,
+        free=65471,
+        blocks=(
+            BlockView(cidr="10.42.0.0/26", node="node1", affinity="confirmed", size=64, in_use=64),
+            BlockView(cidr="10.42.0.64/26", node="node2", affinity="pending", size=64, in_use=1),
+            BlockView(cidr="10.42.0.128/26", node="", affinity="", size=64, in_use=0),
+        ),
+    ),
+    PoolView(
+        name="six",
+        cidr="2001:db8:42::/64",
+        block_size=122,
+        mode="Never",
+        fallback="None",
+        size=1 << 64,
+        in_use=0,
+        free=1 << 64,
+        blocks=(),
+    ),
+]
+
+EXPLAIN = ExplainView(
+    query="10.42.0.65",
+    prefix="10.42.0.64/26",
+    answer="10.42.0.65 is reached natively over two uplinks: it is in node2's block 10.42.0.64/26.",
+    steps=(
+        StepView("store", "block 10.42.0.64/26 of node2", ("pool main 10.42.0.0/16, CrossSubnet, fallback VXLAN",)),
+        StepView("adj-in", "3 routes", ("10.1.1.1: 65001 65102", "10.1.2.1: 65002 65102")),
+        StepView("kernel", "programmed"),
+    ),
+    changes=("05:44:10 native: BGP has 2 equal paths", "05:44:00 fallback: no session has a path"),
+)
+
+
+class FakeViews:
+    """Views with the answers above. *routes_held* and *hold* may be set before a test asks."""
+
+    def __init__(self, routes_held: list[RouteView] | None = None) -> None:
+        self.routes_held = ROUTES if routes_held is None else routes_held
+        self.peers_held = PEERS
+        self.pools_held = POOLS
+        self.hold: asyncio.Event | None = None
+        """Assignments wait for it."""
+        self.assigned: list[tuple[str, str | None]] = []
+
+    def status(self) -> StatusView:
+        return STATUS
+
+    def peers(self) -> list[PeerView]:
+        return self.peers_held
+
+    def routes(self, prefix: Prefix | None) -> list[RouteView]:
+        return [view for view in self.routes_held if prefix is None or view.prefix == str(prefix)]
+
+    def explain(self, query: str) -> ExplainView:
+        try:
+            _ = Prefix.parse(query) if "/" in query else Address.parse(query)
+        except ValueError as defect:
+            raise ValueError(f"{query!r} is neither an address nor a prefix") from defect
+        return EXPLAIN
+
+    def pools(self) -> list[PoolView]:
+        return self.pools_held
+
+    async def assign(self, handle: str, pool: str | None) -> str:
+        self.assigned.append((handle, pool))
+        if self.hold is not None:
+            await self.hold.wait()
+        if pool not in (None, "main"):
+            raise Refused(f"there is no pool {pool}")
+        return "10.42.0.7"
+
+
+class BrokenViews(FakeViews):
+    """Views with a defect."""
+
+    def status(self) -> StatusView:
+        raise KeyError("a defect")
+
+
+@contextmanager
+def serving(views: FakeViews, path: Path) -> Iterator[None]:
+    """Serve *views* on *path* from a thread with an event loop of its own, for synchronous clients."""
+    started = threading.Event()
+    loop = asyncio.new_event_loop()
+    end = asyncio.Event()
+
+    async def serve() -> None:
+        server = Server(views, path)
+        await server.start()
+        started.set()
+        await end.wait()
+        await server.stop()
+
+    def run() -> None:
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+            runner.run(serve())
+
+    thread = threading.Thread(target=run, name="api-server")
+    thread.start()
+    try:
+        assert started.wait(START_LIMIT_S), "the API server did not start"
+        yield
+    finally:
+        loop.call_soon_threadsafe(end.set)
+        thread.join(START_LIMIT_S)
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Act as a user without rights (uid and gid 65534, no other groups), as root may."""
+    groups = os.getgroups()
+    os.setgroups([])
+    os.setegid(65534)
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        os.setgroups(groups)
