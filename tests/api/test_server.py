@@ -30,7 +30,7 @@ def raw(path: Path, method: str, target: str, body: bytes | None = None) -> tupl
         connection.request(method, target, body)
         response = connection.getresponse()
         answer = response.read()
-        assert response.getheader("Content-Type") == "application/json"
+        assert str(response.getheader("Content-Type")).startswith("application/json")
         return response.status, msgspec.json.decode(answer, type=protocol.ErrorView).error
     finally:
         connection.close()
