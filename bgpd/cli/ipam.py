@@ -11,6 +11,9 @@ from bgpd.cli.options import asking, asks, output
 from bgpd.cli.render import BAD, Cell, Column, Styled, Table, show, show_json
 from bgpd.model.view import BlockView, PoolView
 
+COUNT_LIMIT = 10**10
+"""Numbers of addresses from here on are rounded: all of IPv4 stays exact."""
+
 
 @click.group()
 def ipam() -> None:
@@ -63,15 +66,20 @@ def pools_table(views: list[PoolView]) -> Table:
     )
     rows: list[tuple[Cell, ...]] = []
     for pool in views:
-        rows.append((pool.name, pool.cidr, "", "", "", pool.size, pool.in_use, _free(pool.free)))
+        rows.append((pool.name, pool.cidr, "", "", "", _count(pool.size), pool.in_use, _free(pool.free)))
         rows += [_block(pool, block) for block in pool.blocks]
     return Table(columns, rows)
 
 
 def _block(pool: PoolView, block: BlockView) -> tuple[Cell, ...]:
     free = block.size - block.in_use
-    return (pool.name, pool.cidr, block.cidr, block.node, block.affinity, block.size, block.in_use, _free(free))
+    return (pool.name, pool.cidr, block.cidr, block.node, block.affinity, _count(block.size), block.in_use, _free(free))
 
 
-def _free(count: int) -> Styled:
-    return Styled(str(count), "" if count else BAD)
+def _count(number: int) -> str:
+    """Write a number of addresses; the huge ones of IPv6 pools as 1.8e+19."""
+    return str(number) if number < COUNT_LIMIT else f"{number:.1e}"
+
+
+def _free(number: int) -> Styled:
+    return Styled(_count(number), "" if number else BAD)

@@ -114,9 +114,10 @@ def _route(view: RouteView, now: float) -> tuple[Cell, ...]:
     )
 
 
-def _status(status: str) -> Styled:
+def _status(status: str, duration: str = "") -> Styled:
     styles = {"programmed": "", "pending": WARN}
-    return Styled(status, styles.get(status, BAD))
+    word, colon, reason = status.partition(": ")
+    return Styled(f"{word}{duration}{colon}{reason}", styles.get(status, BAD))
 
 
 def route_parts(view: RouteView, now: float) -> list[str | Table]:
@@ -128,7 +129,7 @@ def route_parts(view: RouteView, now: float) -> list[str | Table]:
         ("reached", Styled(f"{view.kind}: {view.reason}" if view.reason else view.kind, style)),
         ("node", view.node),
         ("via", view.via),
-        ("status", _status(f"{view.status} for {since}" if view.status == "programmed" and since else view.status)),
+        ("status", _status(view.status, f" for {since}" if since else "")),
     ]
     used = sum(path.best or path.equal for path in view.paths)
     parts: list[str | Table] = [Table((Column(""), Column("")), rows), f"\nPaths: {len(view.paths)} known, {used} used"]
