@@ -20,16 +20,20 @@ CODES = {
     "fallback": ("F", WARN),
     "unreachable": ("U", BAD),
     "bgp": ("B", ""),
+    "waiting": ("W", WARN),
+    "unused": ("-", DIM),
 }
 """Letter and style for each kind of RouteView."""
 
 LEGEND = """\
-Codes: O own block, N native, D direct on the link, T tunnel, F fallback tunnel, U unreachable, B from BGP only
-       * programmed, q pending, r failed
+Codes: O own block, N native, D direct on the link, T tunnel, F fallback tunnel, U unreachable, B from BGP only,
+       W waiting for facts; * programmed, k kept from before, q pending, r failed
 """
 PATH_LEGEND = "Codes: > best, = equal to it, S stale\n"
 
-_FLAGS = {"programmed": "*", "pending": "q"}
+_FLAGS = {"programmed": ("*", ""), "kept": ("k", ""), "none": (" ", ""), "pending": ("q", WARN)}
+"""Flag and style for each status of RouteView; any other is ``failed: reason``."""
+_FAILED = ("r", BAD)
 
 
 @click.command()
@@ -92,32 +96,32 @@ def routes_table(views: list[RouteView], now: float) -> Table:
         Column(""),
         Column("PREFIX"),
         Column("NODE"),
-        Column("AS PATH"),
         Column("VIA"),
         Column("STATUS"),
         Column("AGE", right=True),
+        Column("REASON"),
     )
     return Table(columns, [_route(view, now) for view in views])
 
 
 def _route(view: RouteView, now: float) -> tuple[Cell, ...]:
     letter, style = CODES.get(view.kind, ("?", ""))
-    best = next((path.as_path for path in view.paths if path.best), "")
+    flag, _ = _FLAGS.get(view.status, _FAILED)
     return (
-        Styled(letter + _FLAGS.get(view.status, "r"), style),
+        Styled(letter + flag, style),
         view.prefix,
         view.node,
-        best,
         view.via,
         _status(view.status),
         age(view.since, now),
+        view.reason,
     )
 
 
 def _status(status: str, duration: str = "") -> Styled:
-    styles = {"programmed": "", "pending": WARN}
+    _, style = _FLAGS.get(status, _FAILED)
     word, colon, reason = status.partition(": ")
-    return Styled(f"{word}{duration}{colon}{reason}", styles.get(status, BAD))
+    return Styled(f"{word}{duration}{colon}{reason}", style)
 
 
 def route_parts(view: RouteView, now: float) -> list[str | Table]:
