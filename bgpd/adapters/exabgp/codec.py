@@ -1,0 +1,672 @@
+"""BGP message bodies to events and back: UPDATE, OPEN and NOTIFICATION.
+
+RFC 4271 section 4.3 (UPDATE), 4760 (MP_REACH, MP_UNREACH), 2545 (IPv6 next hops), 8950 (IPv6 next hop of IPv4), 6793 (4-byte ASNs), 7911
+(path ids), 4724 (End-of-RIB), 1997, 4360, 8092 (communities), 4456 (reflection), 5065 (confederations).
+
+Laws: a defect is treated as RFC 7606 says. Treat-as-withdraw and attribute-discard become an UpdateMalformed event beside the routes; a
+defect that hides where routes begin or end raises SessionReset. Nothing else is raised, whatever the bytes. Unknown transitive attributes
+are kept, unknown non-transitive ones are ignored (RFC 4271 section 9).
+
+Theory of operation: few attribute sets carry many routes, so a set is parsed once and found again by its bytes; MP_REACH_NLRI and
+MP_UNREACH_NLRI, which hold routes, are cut out first. The flags and lengths that each attribute must have are a table, ``RULES``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import msgspec
+
+from bgpd.model.event import EndOfRib, RoutesLearned, UpdateMalformed
+from bgpd.model.peer import GracefulRestart, Notification, SessionOpen
+from bgpd.model.prefix import Address, Family, Prefix
+from bgpd.model.route import AsSegment, Attributes, Origin, SegmentKind, UnknownAttribute
+
+CACHED_SETS = 16384
+"""Attribute sets kept parsed for each kind of session, about 1 KiB each. A full cache is emptied: the next messages fill it again."""
+CACHED_NEXT_HOPS = 64
+"""Variants of a set kept for different next hops of MP_REACH_NLRI."""
+
+WITHDRAW = "treat-as-withdraw"
+DISCARD = "attribute-discard"
+AS_TRANS = 23456
+
+_OPTIONAL = 0x80
+_TRANSITIVE = 0x40
+_PARTIAL = 0x20
+_EXTENDED = 0x10
+_V6 = 1 << 128
+
+_SEGMENTS = {1: SegmentKind.SET, 2: SegmentKind.SEQUENCE, 3: SegmentKind.CONFED_SEQUENCE, 4: SegmentKind.CONFED_SET}
+_SEGMENT_CODES = {kind: code for code, kind in _SEGMENTS.items()}
+_CONFED = (SegmentKind.CONFED_SEQUENCE, SegmentKind.CONFED_SET)
+_FAMILIES = {1: Family.IPV4, 2: Family.IPV6}
+_AFIS = {Family.IPV4: 1, Family.IPV6: 2}
+_UNICAST = 1
+
+Learned = RoutesLearned | EndOfRib | UpdateMalformed
+
+
+class CodecError(Exception):
+    """A message that is not what its RFC says."""
+
+
+class SessionReset(CodecError):  # noqa: N818  what the caller does
+    """The session has to end (RFC 7606 section 3): close it; the routes of this message are unknown."""
+
+    def __init__(self, code: int, subcode: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.subcode = subcode
+
+
+class DecodeContext(msgspec.Struct, frozen=True):
+    """What a session negotiated, as far as the bytes depend on it."""
+
+    asn4: bool = True
+    """AS numbers have 4 bytes (RFC 6793)."""
+    add_path: tuple[Family, ...] = ()
+    """Families whose prefixes carry a path id (RFC 7911)."""
+    external: bool = True
+    """An eBGP session: LOCAL_PREF, ORIGINATOR_ID and CLUSTER_LIST are not accepted (RFC 7606 section 7)."""
+
+
+class _Defect(Exception):  # noqa: N818  always caught here
+    pass
+
+
+# ------------------------------------------------------------------ attributes: what each must look like
+
+
+def _exactly(length: int) -> Callable[[bytes], None]:
+    def check(value: bytes) -> None:
+        if len(value) != length:
+            raise _Defect(f"has {len(value)} bytes, not {length}")
+
+    return check
+
+
+def _multiple(length: int) -> Callable[[bytes], None]:
+    def check(value: bytes) -> None:
+        if not value or len(value) % length:
+            raise _Defect(f"has {len(value)} bytes, not a multiple of {length}")
+
+    return check
+
+
+def _origin(value: bytes, _asn4: bool) -> Origin:
+    if value[0] > 2:
+        raise _Defect(f"is {value[0]}")
+    return Origin(value[0])
+
+
+def _as_path(value: bytes, asn4: bool) -> tuple[AsSegment, ...]:
+    size = 4 if asn4 else 2
+    segments = []
+    at = 0
+    while at < len(value):
+        end = at + 2 + value[at + 1] * size if at + 2 <= len(value) else at
+        if at + 2 >= end or end > len(value):
+            raise _Defect("has an empty or truncated segment")
+        if value[at] not in _SEGMENTS:
+            raise _Defect(f"has a segment of kind {value[at]}")
+        asns = tuple(int.from_bytes(value[i : i + size], "big") for i in range(at + 2, end, size))
+        segments.append(AsSegment(_SEGMENTS[value[at]], asns))
+        at = end
+    return tuple(segments)
+
+
+def _as4_path(value: bytes, _asn4: bool) -> tuple[AsSegment, ...]:
+    return tuple(segment for segment in _as_path(value, True) if segment.kind not in _CONFED)
+
+
+def _address(value: bytes, _asn4: bool) -> Address:
+    return Address.from_packed(value)
+
+
+def _number(value: bytes, _asn4: bool) -> int:
+    return int.from_bytes(value, "big")
+
+
+def _present(_value: bytes, _asn4: bool) -> bool:
+    return True
+
+
+def _aggregator(value: bytes, asn4: bool) -> tuple[int, Address]:
+    size = 8 if asn4 else 6
+    if len(value) != size:
+        raise _Defect(f"has {len(value)} bytes, not {size}")
+    return int.from_bytes(value[:-4], "big"), Address.from_packed(value[-4:])
+
+
+def _as4_aggregator(value: bytes, _asn4: bool) -> tuple[int, Address]:
+    return _aggregator(value, True)
+
+
+def _numbers(value: bytes, _asn4: bool) -> tuple[int, ...]:
+    return tuple(int.from_bytes(value[i : i + 4], "big") for i in range(0, len(value), 4))
+
+
+def _addresses(value: bytes, _asn4: bool) -> tuple[Address, ...]:
+    return tuple(Address.from_packed(value[i : i + 4]) for i in range(0, len(value), 4))
+
+
+def _eights(value: bytes, _asn4: bool) -> tuple[bytes, ...]:
+    return tuple(value[i : i + 8] for i in range(0, len(value), 8))
+
+
+def _triples(value: bytes, asn4: bool) -> tuple[tuple[int, int, int], ...]:
+    flat = _numbers(value, asn4)
+    return tuple(zip(flat[::3], flat[1::3], flat[2::3], strict=True))
+
+
+class _Rule(NamedTuple):
+    """How an attribute is read, and how a defect of it is treated (RFC 7606 section 7)."""
+
+    name: str
+    field: str
+    flags: int
+    treatment: str
+    check: Callable[[bytes], None] | None
+    read: Callable[[bytes, bool], Any]
+    internal: bool = False
+    """Discarded when it comes from an external peer."""
+
+
+_WELL_KNOWN = _TRANSITIVE
+_BOTH = _OPTIONAL | _TRANSITIVE
+
+RULES: dict[int, _Rule] = {
+    1: _Rule("ORIGIN", "origin", _WELL_KNOWN, WITHDRAW, _exactly(1), _origin),
+    2: _Rule("AS_PATH", "as_path", _WELL_KNOWN, WITHDRAW, None, _as_path),
+    3: _Rule("NEXT_HOP", "next_hop", _WELL_KNOWN, WITHDRAW, _exactly(4), _address),
+    4: _Rule("MULTI_EXIT_DISC", "med", _OPTIONAL, WITHDRAW, _exactly(4), _number),
+    5: _Rule("LOCAL_PREF", "local_pref", _WELL_KNOWN, WITHDRAW, _exactly(4), _number, internal=True),
+    6: _Rule("ATOMIC_AGGREGATE", "atomic_aggregate", _WELL_KNOWN, DISCARD, _exactly(0), _present),
+    7: _Rule("AGGREGATOR", "aggregator", _BOTH, DISCARD, None, _aggregator),
+    8: _Rule("COMMUNITIES", "communities", _BOTH, WITHDRAW, _multiple(4), _numbers),
+    9: _Rule("ORIGINATOR_ID", "originator_id", _OPTIONAL, WITHDRAW, _exactly(4), _address, internal=True),
+    10: _Rule("CLUSTER_LIST", "cluster_list", _OPTIONAL, WITHDRAW, _multiple(4), _addresses, internal=True),
+    16: _Rule("EXTENDED_COMMUNITIES", "extended_communities", _BOTH, WITHDRAW, _multiple(8), _eights),
+    17: _Rule("AS4_PATH", "as4_path", _BOTH, DISCARD, None, _as4_path),
+    18: _Rule("AS4_AGGREGATOR", "as4_aggregator", _BOTH, DISCARD, None, _as4_aggregator),
+    32: _Rule("LARGE_COMMUNITY", "large_communities", _BOTH, WITHDRAW, _multiple(12), _triples),
+}
+_MP_REACH = 14
+_MP_UNREACH = 15
+
+
+# ------------------------------------------------------------------ attribute sets
+
+
+class _Set:
+    """A parsed attribute set: its values, its defects, and the Attributes built of it so far for each next hop."""
+
+    __slots__ = ("built", "discarded", "values", "withdraw")
+
+    def __init__(self, values: dict[str, Any], withdraw: str, discarded: tuple[str, ...]) -> None:
+        self.values = values
+        self.withdraw = withdraw  # why its routes are withdrawn; empty if they are not
+        self.discarded = discarded
+        self.built: dict[bytes, Attributes] = {}
+
+    def attributes(self, next_hop: bytes) -> Attributes | str:
+        """Build the Attributes for the bytes of a next hop of MP_REACH_NLRI, or for NEXT_HOP if empty; the text says what is missing."""
+        found = self.built.get(next_hop)
+        if found is not None:
+            return found
+        for name, field in (("ORIGIN", "origin"), ("AS_PATH", "as_path")):
+            if field not in self.values:
+                return f"{name} is missing"
+        values = dict(self.values)
+        if next_hop:
+            values["next_hop"] = Address.from_packed(next_hop[:16] if len(next_hop) > 4 else next_hop)
+            if len(next_hop) == 32:
+                values["link_local_next_hop"] = Address.from_packed(next_hop[16:])
+        elif "next_hop" not in values:
+            return "NEXT_HOP is missing"
+        if len(self.built) >= CACHED_NEXT_HOPS:
+            self.built.clear()
+        attributes = self.built[next_hop] = Attributes(**values)
+        return attributes
+
+
+_caches: dict[tuple[bool, bool], dict[bytes, _Set]] = {}
+
+
+def _split(data: bytes) -> tuple[bytes, bytes | None, bytes | None]:
+    """Cut MP_REACH_NLRI and MP_UNREACH_NLRI out of the path attributes; raises SessionReset if one comes twice.
+
+    What is truncated stays in the rest, where reading finds it.
+    """
+    rest = []
+    multiprotocol: dict[int, bytes] = {}
+    at = 0
+    while at + 3 <= len(data):
+        wide = data[at] & _EXTENDED
+        value = at + (4 if wide else 3)
+        end = value + (int.from_bytes(data[at + 2 : value], "big") if wide else data[at + 2])
+        if value > len(data) or end > len(data):
+            break
+        code = data[at + 1]
+        if code in (_MP_REACH, _MP_UNREACH):
+            if code in multiprotocol:
+                raise SessionReset(3, 1, f"attribute {code} comes twice")
+            if data[at] & _BOTH != _OPTIONAL:
+                raise SessionReset(3, 4, f"attribute {code} has flags {data[at]:#04x}")
+            multiprotocol[code] = data[value:end]
+        else:
+            rest.append(data[at:end])
+        at = end
+    rest.append(data[at:])
+    return b"".join(rest), multiprotocol.get(_MP_REACH), multiprotocol.get(_MP_UNREACH)
+
+
+def _find(data: bytes, context: DecodeContext) -> _Set:
+    cache = _caches.setdefault((context.asn4, context.external), {})
+    found = cache.get(data)
+    if found is None:
+        found = _read(data, context)
+        if len(cache) >= CACHED_SETS:
+            cache.clear()
+        cache[data] = found
+    return found
+
+
+def _read(data: bytes, context: DecodeContext) -> _Set:
+    """Parse path attributes other than the multiprotocol ones (RFC 7606 sections 3, 4 and 7)."""
+    values: dict[str, Any] = {}
+    unknown: list[UnknownAttribute] = []
+    discarded: list[str] = []
+    withdraw = ""
+    seen: set[int] = set()
+    at = 0
+    while at < len(data):
+        wide = data[at] & _EXTENDED
+        value_at = at + (4 if wide else 3)
+        end = value_at + int.from_bytes(data[at + 2 : value_at], "big")
+        if value_at > len(data) or end > len(data):
+            withdraw = withdraw or "path attributes are truncated"
+            break
+        flags, code, value = data[at], data[at + 1], data[value_at:end]
+        at = end
+        if code in seen:
+            discarded.append(f"attribute {code} comes twice")
+            continue
+        seen.add(code)
+        rule = RULES.get(code)
+        if rule is None:
+            _keep_unknown(flags, code, value, unknown)
+        elif not (rule.internal and context.external):
+            try:
+                _read_one(rule, flags, value, context.asn4, values)
+            except _Defect as defect:
+                reason = f"{rule.name} {defect}"
+                if rule.treatment == DISCARD and flags & _BOTH == rule.flags:
+                    discarded.append(reason)
+                else:
+                    withdraw = withdraw or reason
+    if unknown:
+        values["unknown"] = tuple(unknown)
+    _merge_as4(values, context.asn4)
+    return _Set(values, withdraw, tuple(discarded))
+
+
+def _read_one(rule: _Rule, flags: int, value: bytes, asn4: bool, values: dict[str, Any]) -> None:
+    if flags & _BOTH != rule.flags:
+        raise _Defect(f"has flags {flags:#04x}")
+    if rule.check is not None:
+        rule.check(value)
+    values[rule.field] = rule.read(value, asn4)
+
+
+def _keep_unknown(flags: int, code: int, value: bytes, unknown: list[UnknownAttribute]) -> None:
+    if not flags & _OPTIONAL:
+        raise SessionReset(3, 2, f"well-known attribute {code} is not known")
+    if flags & _TRANSITIVE:
+        unknown.append(UnknownAttribute(flags & (_BOTH | _PARTIAL), code, value))
+
+
+def _merge_as4(values: dict[str, Any], asn4: bool) -> None:
+    """Put AS4_PATH and AS4_AGGREGATOR in the place of what a 2-byte speaker made of them (RFC 6793 section 4.2.3)."""
+    path = values.pop("as4_path", None)
+    aggregator = values.pop("as4_aggregator", None)
+    if asn4:
+        return
+    if "aggregator" in values and aggregator is not None:
+        if values["aggregator"][0] != AS_TRANS:
+            return  # an old speaker aggregated after the new one: both AS4 attributes are out of date
+        values["aggregator"] = aggregator
+    if path is None or "as_path" not in values:
+        return
+    extra = _length(values["as_path"]) - _length(path)
+    if extra >= 0:
+        values["as_path"] = _leading(values["as_path"], extra) + path
+
+
+def _length(path: tuple[AsSegment, ...]) -> int:
+    return sum(
+        len(segment.asns) if segment.kind is SegmentKind.SEQUENCE else 1
+        for segment in path
+        if segment.kind not in _CONFED
+    )
+
+
+def _leading(path: tuple[AsSegment, ...], count: int) -> tuple[AsSegment, ...]:
+    """Return the leading part of *path* that counts *count*; confederation segments count nothing."""
+    taken = []
+    for segment in path:
+        if segment.kind in _CONFED:
+            taken.append(segment)
+            continue
+        if count <= 0:
+            break
+        if segment.kind is SegmentKind.SEQUENCE and len(segment.asns) > count:
+            taken.append(AsSegment(segment.kind, segment.asns[:count]))
+            break
+        taken.append(segment)
+        count -= len(segment.asns) if segment.kind is SegmentKind.SEQUENCE else 1
+    return tuple(taken)
+
+
+# ------------------------------------------------------------------ prefixes
+
+_Routes = dict[int, tuple[Prefix, ...]]
+"""Prefixes by path id."""
+
+
+def _prefixes(data: bytes, family: Family) -> tuple[Prefix, ...]:
+    """Read length-and-bits prefixes (RFC 4271 section 4.3); raises SessionReset where they cannot be told apart (RFC 7606 section 5.3)."""
+    bits, mark = (32, 0) if family is Family.IPV4 else (128, _V6)
+    found = []
+    at = 0
+    end = len(data)
+    while at < end:
+        length = data[at]
+        after = at + 1 + (length + 7 >> 3)
+        if length > bits or after > end:
+            raise SessionReset(3, 10, f"a prefix of {length} bits in {end - at - 1} bytes")
+        host = bits - length
+        value = int.from_bytes(data[at + 1 : after], "big") << bits - 8 * (after - at - 1) >> host << host
+        found.append(Prefix((value | mark) << 8 | length))
+        at = after
+    return tuple(found)
+
+
+def _routes(data: bytes, family: Family, context: DecodeContext) -> _Routes:
+    if family not in context.add_path:
+        found = _prefixes(data, family)
+        return {0: found} if found else {}
+    routes: dict[int, list[Prefix]] = {}
+    at = 0
+    while at < len(data):
+        if at + 5 > len(data):
+            raise SessionReset(3, 10, "a path id is truncated")
+        end = at + 5 + (data[at + 4] + 7 >> 3)
+        path_id = int.from_bytes(data[at : at + 4], "big")
+        routes.setdefault(path_id, []).extend(_prefixes(data[at + 4 : end], family))
+        at = end
+    return {path_id: tuple(prefixes) for path_id, prefixes in routes.items()}
+
+
+# ------------------------------------------------------------------ UPDATE
+
+
+class _Reach(NamedTuple):
+    family: Family
+    next_hop: bytes
+    nlri: bytes
+
+
+def _mp_reach(value: bytes) -> _Reach | None:
+    """Read MP_REACH_NLRI (RFC 4760 section 3); None for families we do not speak. Raises SessionReset (RFC 7606 section 7.11)."""
+    if len(value) < 5 or 5 + value[3] > len(value):
+        raise SessionReset(3, 9, "MP_REACH_NLRI is truncated")
+    family = _FAMILIES.get(int.from_bytes(value[:2], "big"))
+    if family is None or value[2] != _UNICAST:
+        return None
+    next_hop = value[4 : 4 + value[3]]
+    if len(next_hop) not in ((4, 16, 32) if family is Family.IPV4 else (16, 32)):
+        raise SessionReset(3, 9, f"MP_REACH_NLRI has a next hop of {len(next_hop)} bytes")
+    return _Reach(family, next_hop, value[5 + value[3] :])
+
+
+def _mp_unreach(value: bytes) -> tuple[Family, bytes] | None:
+    if len(value) < 3:
+        raise SessionReset(3, 9, "MP_UNREACH_NLRI is truncated")
+    family = _FAMILIES.get(int.from_bytes(value[:2], "big"))
+    return None if family is None or value[2] != _UNICAST else (family, value[3:])
+
+
+def decode(body: bytes, peer: Address, context: DecodeContext) -> list[Learned]:
+    """Decode the body of an UPDATE (what follows the 19 bytes of header) from *peer*.
+
+    Withdrawals precede announcements. Raises SessionReset where RFC 7606 leaves no other way, nothing else.
+    """
+    attributes_at = 4 + int.from_bytes(body[:2], "big")
+    nlri_at = attributes_at + int.from_bytes(body[attributes_at - 2 : attributes_at], "big")
+    if len(body) < 4 or attributes_at > len(body) or nlri_at > len(body):
+        raise SessionReset(3, 1, "the lengths in an UPDATE exceed it")
+    if len(body) == 4:
+        return [EndOfRib(peer, Family.IPV4)]
+    withdrawn = _routes(body[2 : attributes_at - 2], Family.IPV4, context)
+    classic = _routes(body[nlri_at:], Family.IPV4, context)
+    if nlri_at == attributes_at and not classic:
+        return _events(peer, withdrawn, [])
+    data = body[attributes_at:nlri_at]
+    found = _caches.get((context.asn4, context.external), {}).get(data)
+    if found is not None:
+        return _finish(peer, found, withdrawn, classic=classic, reach=None, context=context)
+    data, reach, unreach = _split(data)
+    if unreach is not None:
+        lost = _mp_unreach(unreach)
+        if lost is not None:
+            family, nlri = lost
+            if not nlri and not data and reach is None and not withdrawn and not classic:
+                return [EndOfRib(peer, family)]
+            _merge(withdrawn, _routes(nlri, family, context))
+    return _finish(
+        peer, _find(data, context), withdrawn, classic, _mp_reach(reach) if reach is not None else None, context
+    )
+
+
+def _merge(into: _Routes, more: _Routes) -> None:
+    for path_id, prefixes in more.items():
+        into[path_id] = into.get(path_id, ()) + prefixes
+
+
+def _finish(
+    peer: Address, found: _Set, withdrawn: _Routes, *, classic: _Routes, reach: _Reach | None, context: DecodeContext
+) -> list[Learned]:
+    """Join routes and attributes, after withdrawing what a defect takes away."""
+    announced: list[tuple[_Routes, bytes]] = []
+    if reach is not None:
+        announced.append((_routes(reach.nlri, reach.family, context), reach.next_hop))
+    if classic:
+        announced.append((classic, b""))
+    defects: list[Learned] = [UpdateMalformed(peer, DISCARD, reason) for reason in found.discarded]
+    kept: list[tuple[_Routes, Attributes]] = []
+    for routes, next_hop in announced:
+        attributes = found.withdraw or found.attributes(next_hop)
+        if isinstance(attributes, str):
+            defects.append(UpdateMalformed(peer, WITHDRAW, attributes))
+            _merge(withdrawn, routes)
+        else:
+            kept.append((routes, attributes))
+    if found.withdraw and not announced:
+        defects.append(UpdateMalformed(peer, WITHDRAW, found.withdraw))
+    return defects + _events(peer, withdrawn, kept)
+
+
+def _events(peer: Address, withdrawn: _Routes, announced: list[tuple[_Routes, Attributes]]) -> list[Learned]:
+    """One event for each path id and attribute set; a prefix both withdrawn and announced is announced (RFC 4271 section 4.3)."""
+    events: list[Learned] = []
+    left = dict(withdrawn)
+    for routes, attributes in announced:
+        for path_id, prefixes in routes.items():
+            gone = left.pop(path_id, ())
+            if gone:
+                again = {prefix for other, _ in announced for prefix in other.get(path_id, ())}
+                gone = tuple(prefix for prefix in gone if prefix not in again)
+            events.append(
+                RoutesLearned(peer=peer, withdrawn=gone, announced=prefixes, attributes=attributes, path_id=path_id)
+            )
+    alone: list[Learned] = [
+        RoutesLearned(peer=peer, withdrawn=prefixes, path_id=path_id) for path_id, prefixes in left.items() if prefixes
+    ]
+    return alone + events
+
+
+# ------------------------------------------------------------------ encoding
+
+
+def encode_update(routes: RoutesLearned, context: DecodeContext) -> bytes:
+    """Encode one event as the body of an UPDATE; announced prefixes are of one family. Raises ValueError without 4-byte ASNs."""
+    if not context.asn4:
+        raise ValueError("only sessions with 4-byte AS numbers are encoded")
+    by_family: dict[Family, list[Prefix]] = {Family.IPV4: [], Family.IPV6: []}
+    for prefix in routes.withdrawn:
+        by_family[prefix.family].append(prefix)
+    withdrawn = _encode_prefixes(by_family[Family.IPV4], routes.path_id, context)
+    attributes = b""
+    if by_family[Family.IPV6]:
+        gone = _encode_prefixes(by_family[Family.IPV6], routes.path_id, context)
+        attributes += _attribute(_OPTIONAL, _MP_UNREACH, bytes((0, _AFIS[Family.IPV6], _UNICAST)) + gone)
+    nlri = b""
+    if routes.announced and routes.attributes is not None:
+        family = routes.announced[0].family
+        nlri = _encode_prefixes(list(routes.announced), routes.path_id, context)
+        hop = routes.attributes.next_hop.packed
+        classic = family is Family.IPV4 and len(hop) == 4
+        attributes += _encode_attributes(routes.attributes, classic)
+        if not classic:
+            second = routes.attributes.link_local_next_hop
+            hop += second.packed if second is not None else b""
+            head = bytes((0, _AFIS[family], _UNICAST, len(hop))) + hop + b"\0"
+            attributes += _attribute(_OPTIONAL, _MP_REACH, head + nlri)
+            nlri = b""
+    return len(withdrawn).to_bytes(2, "big") + withdrawn + len(attributes).to_bytes(2, "big") + attributes + nlri
+
+
+def _encode_prefixes(prefixes: list[Prefix], path_id: int, context: DecodeContext) -> bytes:
+    parts = []
+    for prefix in prefixes:
+        if prefix.family in context.add_path:
+            parts.append(path_id.to_bytes(4, "big"))
+        parts.append(bytes((prefix.length,)) + prefix.network.packed[: prefix.length + 7 >> 3])
+    return b"".join(parts)
+
+
+def _attribute(flags: int, code: int, value: bytes) -> bytes:
+    if len(value) > 255:
+        return bytes((flags | _EXTENDED, code)) + len(value).to_bytes(2, "big") + value
+    return bytes((flags, code, len(value))) + value
+
+
+def _encode_attributes(attributes: Attributes, classic: bool) -> bytes:
+    values: dict[int, bytes | None] = {
+        1: bytes((attributes.origin,)),
+        2: b"".join(
+            bytes((_SEGMENT_CODES[segment.kind], len(segment.asns)))
+            + b"".join(asn.to_bytes(4, "big") for asn in segment.asns)
+            for segment in attributes.as_path
+        ),
+        3: attributes.next_hop.packed if classic else None,
+        4: None if attributes.med is None else attributes.med.to_bytes(4, "big"),
+        5: None if attributes.local_pref is None else attributes.local_pref.to_bytes(4, "big"),
+        6: b"" if attributes.atomic_aggregate else None,
+        7: attributes.aggregator and attributes.aggregator[0].to_bytes(4, "big") + attributes.aggregator[1].packed,
+        8: b"".join(value.to_bytes(4, "big") for value in attributes.communities) or None,
+        9: None if attributes.originator_id is None else attributes.originator_id.packed,
+        10: b"".join(address.packed for address in attributes.cluster_list) or None,
+        16: b"".join(attributes.extended_communities) or None,
+        32: b"".join(part.to_bytes(4, "big") for triple in attributes.large_communities for part in triple) or None,
+    }
+    known = b"".join(_attribute(RULES[code].flags, code, value) for code, value in values.items() if value is not None)
+    return known + b"".join(_attribute(item.flags, item.code, item.value) for item in attributes.unknown)
+
+
+# ------------------------------------------------------------------ OPEN and NOTIFICATION
+
+_CAP_MULTIPROTOCOL = 1
+_CAP_REFRESH = 2
+_CAP_GRACEFUL = 64
+_CAP_ASN4 = 65
+_CAP_ENHANCED_REFRESH = 70
+
+
+class Opened(msgspec.Struct, frozen=True):
+    """An OPEN: what decisions need of it, and what decoding needs of it."""
+
+    open: SessionOpen
+    asn4: bool
+
+
+def decode_open(body: bytes) -> Opened:
+    """Decode the body of an OPEN (RFC 4271 section 4.2; capabilities RFC 5492, long form RFC 9072); raises CodecError."""
+    if len(body) < 10:
+        raise CodecError("an OPEN is truncated")
+    wide = len(body) >= 13 and body[9] == 255 and body[10] == 255
+    at, size, step = (13, int.from_bytes(body[11:13], "big"), 2) if wide else (10, body[9], 1)
+    parameters = _pairs(body[at : at + size], step)
+    capabilities = [pair for code, value in parameters if code == 2 for pair in _pairs(value, 1)]
+    asn = int.from_bytes(body[1:3], "big")
+    families = []
+    graceful = None
+    asn4 = False
+    codes = {code for code, _ in capabilities}
+    for code, value in capabilities:
+        if code == _CAP_MULTIPROTOCOL and len(value) == 4 and value[3] == _UNICAST:
+            family = _FAMILIES.get(int.from_bytes(value[:2], "big"))
+            if family is not None:
+                families.append(family)
+        elif code == _CAP_ASN4 and len(value) == 4:
+            asn4, asn = True, int.from_bytes(value, "big")
+        elif code == _CAP_GRACEFUL and len(value) >= 2:
+            graceful = _graceful(value)
+    if _CAP_MULTIPROTOCOL not in codes:
+        families = [Family.IPV4]
+    answer = SessionOpen(
+        asn=asn,
+        router_id=Address.from_packed(body[5:9]),
+        hold_time_s=int.from_bytes(body[3:5], "big"),
+        families=tuple(sorted(set(families))),
+        route_refresh=_CAP_REFRESH in codes,
+        enhanced_refresh=_CAP_ENHANCED_REFRESH in codes,
+        graceful_restart=graceful,
+    )
+    return Opened(answer, asn4)
+
+
+def _pairs(data: bytes, step: int) -> list[tuple[int, bytes]]:
+    """Split code-length-value triples with a length of *step* bytes; raises CodecError."""
+    found = []
+    at = 0
+    while at < len(data):
+        value = at + 1 + step
+        end = value + int.from_bytes(data[at + 1 : value], "big")
+        if value > len(data) or end > len(data):
+            raise CodecError("a parameter of an OPEN is truncated")
+        found.append((data[at], data[value:end]))
+        at = end
+    return found
+
+
+def _graceful(value: bytes) -> GracefulRestart:
+    """Read the capability (RFC 4724 section 3): R is the top bit of the first byte, F of each family's last."""
+    preserved = [
+        _FAMILIES[value[at + 1]]
+        for at in range(2, len(value) - 3, 4)
+        if value[at] == 0 and value[at + 1] in _FAMILIES and value[at + 2] == _UNICAST and value[at + 3] & 0x80
+    ]
+    return GracefulRestart(int.from_bytes(value[:2], "big") & 0xFFF, bool(value[0] & 0x80), tuple(preserved))
+
+
+def decode_notification(body: bytes, sent: bool) -> Notification:
+    """Decode the body of a NOTIFICATION; a body too short is code 0. The text is that of RFC 9003, else empty."""
+    code, subcode = (body[0], body[1]) if len(body) >= 2 else (0, 0)
+    text = ""
+    if code == 6 and subcode in (2, 4) and len(body) > 3 and body[2] <= len(body) - 3:
+        text = body[3 : 3 + body[2]].decode("utf-8", "replace")
+    return Notification(code, subcode, sent, text)

@@ -1,0 +1,150 @@
+"""ExaBGP's configuration file and environment.
+
+The file is the record of what ExaBGP was told: a head line holds mode and router id, and a comment before each neighbor holds the Peer, so
+that a daemon which attaches to a running speaker knows what it serves. Each neighbor's description holds a digest of its section, which ExaBGP
+shows again (``show neighbor configuration``): that is how a reload is seen to have happened.
+
+Laws: explicit neighbors only, never ranges (they share one RIB); ``manual-eor``, because ExaBGP's own End-of-RIB would come before our routes;
+no adj-rib-in (a copy nobody reads); an adj-rib-out, which is what we read back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pwd
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+import bgpd
+from bgpd.model.peer import Peer
+from bgpd.model.prefix import Address
+from bgpd.model.wire import encode, from_builtin
+
+Mode = Literal["raw", "json"]
+
+_HEAD = "# bgpd speaker "
+_PEER = "# bgpd peer "
+_MARK = re.compile(rb'description "?bgpd-([0-9a-f]{16})')
+_NEIGHBOR = re.compile(rb"neighbor (\S+) \{")
+
+
+class Head(msgspec.Struct, frozen=True):
+    mode: Mode
+    router_id: Address
+
+
+def render(mode: Mode, router_id: Address, peers: Iterable[Peer], socket: Path) -> str:
+    """Write the whole configuration; peers in the order of their addresses, so that equal sets give equal files."""
+    shim = f"{sys.executable} -m bgpd.adapters.exabgp.child.shim {socket}"
+    parts = [
+        _HEAD + encode(Head(mode, router_id)).decode(),
+        f"process bgpd {{\n  run {shim};\n  encoder json;\n  respawn true;\n}}",
+    ]
+    for peer in sorted(peers, key=lambda peer: peer.address):
+        section = _section(mode, router_id, peer)
+        parts += [_PEER + encode(peer).decode(), section.replace("DIGEST", digest(mode, router_id, peer))]
+    return "\n".join(parts) + "\n"
+
+
+def digest(mode: Mode, router_id: Address, peer: Peer) -> str:
+    """Return 16 hexadecimal digits that stand for what ExaBGP is told of a peer."""
+    return hashlib.sha256(_section(mode, router_id, peer).encode()).hexdigest()[:16]
+
+
+def _section(mode: Mode, router_id: Address, peer: Peer) -> str:
+    receive = "packets" if mode == "raw" else "parsed"
+    families = "".join(f"    {family} unicast;\n" for family in sorted(peer.families))
+    settings = {
+        "description": '"bgpd-DIGEST"',
+        "router-id": router_id,
+        "local-address": peer.local_address,
+        "local-as": peer.local_asn,
+        "peer-as": peer.asn,
+        "hold-time": peer.hold_time_s,
+        "manual-eor": "true",
+        "adj-rib-in": "false",
+        "adj-rib-out": "true",
+        "passive": "true" if peer.passive else "false",
+    }
+    if peer.passive:
+        settings["listen"] = peer.port
+    else:
+        settings["connect"] = peer.port
+    if peer.multihop_ttl:
+        settings["outgoing-ttl"] = peer.multihop_ttl
+    lines = "".join(f"  {name} {value};\n" for name, value in settings.items())
+    graceful = f"    graceful-restart {peer.graceful_restart_s};\n" if peer.graceful_restart_s else ""
+    return (
+        f"neighbor {peer.address} {{\n{lines}"
+        f"  capability {{\n    asn4 enable;\n    route-refresh enable;\n    extended-message enable;\n{graceful}  }}\n"
+        f"  family {{\n{families}  }}\n"
+        f"  api {{\n    processes [ bgpd ];\n    neighbor-changes;\n"
+        f"    receive {{\n      {receive};\n      update;\n      open;\n      notification;\n      refresh;\n    }}\n"
+        f"    send {{\n      {receive};\n      notification;\n    }}\n  }}\n}}"
+    )
+
+
+def parse(text: str) -> tuple[Head, dict[Address, Peer]]:
+    """Read back what ``render`` wrote; raises ValueError for a file that is not ours."""
+    lines = text.splitlines()
+    if not lines or not lines[0].startswith(_HEAD):
+        raise ValueError("the file does not begin as ours do")
+    try:
+        head = msgspec.json.decode(lines[0].removeprefix(_HEAD), type=Head, dec_hook=from_builtin)
+        peers = [
+            msgspec.json.decode(line.removeprefix(_PEER), type=Peer, dec_hook=from_builtin)
+            for line in lines
+            if line.startswith(_PEER)
+        ]
+    except msgspec.MsgspecError as error:
+        raise ValueError(str(error)) from error
+    return head, {peer.address: peer for peer in peers}
+
+
+def loaded(lines: Iterable[bytes]) -> dict[str, str]:
+    """Return the digest of each neighbor that ExaBGP serves, by address, from its ``show neighbor configuration``."""
+    found: dict[str, str] = {}
+    address = ""
+    for line in lines:
+        neighbor = _NEIGHBOR.match(line)
+        mark = _MARK.search(line)
+        if neighbor is not None:
+            address = neighbor[1].decode()
+            found[address] = ""
+        elif mark is not None and address:
+            found[address] = mark[1].decode()
+    return found
+
+
+def environment(runtime: Path) -> dict[str, str]:
+    """Return the environment for ExaBGP: ours, without what would change it behind our back, plus its settings.
+
+    ``log.statistics`` would write a line for each UPDATE; ``api.cli`` wants named pipes in system folders; an empty ``tcp.bind`` opens no
+    listener (a passive neighbor brings its own); ``drop`` with our own user is no change of user; chunk makes ``show`` answer in one go.
+    """
+    ours = {name: value for name, value in os.environ.items() if not name.lower().startswith("exabgp")}
+    folder = str(Path(bgpd.__file__).parent.parent)
+    ours["PYTHONPATH"] = os.pathsep.join(filter(None, (folder, ours.get("PYTHONPATH", ""))))
+    ours["EXABGP_ENVFILE"] = str(runtime / "exabgp.env")
+    settings = {
+        "api_ack": "true",
+        "api_chunk": "1000",
+        "api_cli": "false",
+        "api_show-routes-format": "v2",
+        "daemon_drop": "true",
+        "daemon_pid": str(runtime / "exabgp.pid"),
+        "daemon_user": pwd.getpwuid(os.geteuid()).pw_name,
+        "daemon_daemonize": "false",
+        "log_destination": "stderr",
+        "log_level": "WARNING",
+        "log_short": "false",
+        "log_statistics": "false",
+        "tcp_bind": "",
+    }
+    return ours | {f"exabgp_{name}": value for name, value in settings.items()}
