@@ -1,1 +1,4 @@
-"""The two connectors between the core and its edges: the Inbox (ordered, bounded, waits) and the Table (keyed, latest wins, never waits)."""
+"""The two connectors between the core and its edges.
+
+The Inbox is ordered, bounded, and waits; the Table is keyed, its latest value wins, and it never waits.
+"""

@@ -213,14 +213,6 @@ class Converged(_Event, frozen=True):
     epoch: int
 
 
-class Rejected(_Event, frozen=True):
-    """A target refused a key; it is retried with back-off."""
-
-    target: str
-    key: str
-    reason: str
-
-
 Event = (
     Configured
     | Tick
@@ -251,7 +243,6 @@ Event = (
     | ForeignRouteChanged
     | ForeignRouteRemoved
     | Converged
-    | Rejected
 )
 
 

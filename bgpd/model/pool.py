@@ -62,3 +62,10 @@ class Affinity(msgspec.Struct, frozen=True, kw_only=True):
     cidr: Prefix
     node: str
     state: AffinityState
+
+
+class BlockClaim(msgspec.Struct, frozen=True, kw_only=True):
+    """The wish of *node* to own a block of *pool*."""
+
+    pool: Pool
+    node: str

@@ -1,0 +1,1 @@
+"""How a destination is reached: natively, directly, or through a tunnel (architecture section 5)."""

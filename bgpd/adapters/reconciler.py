@@ -1,0 +1,140 @@
+"""The one reconciler: drives a target's actual state to the desired state of its table, key by key.
+
+Work is the keys that changed, drifted, or whose retry is due: never a scan of all, but for the one full comparison when the gate opens.
+Law 3: while the gate is shut it adds what is missing, and neither changes nor removes what is there. A key that the target
+refuses is retried with back-off and holds up no other. Order within a batch is core/reconcile/order.py's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
+from typing import Generic, Protocol, TypeVar
+
+from bgpd.core.reconcile.backoff import Backoff, Failure
+from bgpd.core.reconcile.order import arrange
+from bgpd.flow.table import Table
+from bgpd.model.notice import Notice
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+BATCH_CHANGES = 5000
+"""Changes applied in one go: some 25 ms of kernel work, after which newer wishes are looked at first."""
+
+
+class Target(Protocol[K, V]):
+    """Something outside that holds keyed state: the kernel, ExaBGP, the store."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def actual(self) -> Mapping[K, V]:
+        """What it holds now, of what is ours; the target keeps it current."""
+
+    async def apply(self, changes: Sequence[tuple[K, V | None]]) -> dict[K, str]:
+        """Carry out *changes* in order (None removes); returns why for each key that was refused."""
+
+
+class Reconciler(Generic[K, V]):
+    """Owns the keys that wait, and the failures of its target."""
+
+    def __init__(
+        self,
+        table: Table[K, V],
+        target: Target[K, V],
+        *,
+        clock: Callable[[], float],
+        gate: Callable[[], bool] = lambda: True,
+        prepare: Callable[[Iterable[K]], None] = lambda _keys: None,
+        converged: Callable[[], Awaitable[None]],
+        notice: Callable[[Notice], None],
+    ) -> None:
+        """*gate* says whether changing and removing is allowed; *prepare* sees the keys before they are compared (adoption)."""
+        self.table = table
+        self.target = target
+        self.failures: Backoff[K] = Backoff()
+        self._clock = clock
+        self._gate = gate
+        self._prepare = prepare
+        self._converged = converged
+        self._notice = notice
+        self._was_open = False
+        self._waiting: dict[K, None] = {}
+        self._wake = asyncio.Event()
+        table.subscribe(self._wake.set)
+
+    def drifted(self, keys: Iterable[K]) -> None:
+        """Look at *keys* again: the target says that they changed without us."""
+        self._waiting.update(dict.fromkeys(keys))
+        self._wake.set()
+
+    def wake(self) -> None:
+        """Look whether the gate has opened."""
+        self._wake.set()
+
+    def failure(self, key: K) -> Failure | None:
+        return self.failures.get(key)
+
+    async def run(self) -> None:
+        """Reconcile until cancelled."""
+        while True:
+            await self._sleep()
+            while self._collect():
+                changes = self._changes()
+                if changes:
+                    await self._apply(changes[:BATCH_CHANGES])
+                    self._waiting.update((key, None) for key, _ in changes[BATCH_CHANGES:])
+            await self._converged()
+
+    async def _sleep(self) -> None:
+        deadline = self.failures.deadline()
+        try:
+            async with asyncio.timeout(None if deadline is None else max(0.0, deadline - self._clock())):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+        self._wake.clear()
+
+    def _collect(self) -> bool:
+        """Gather the keys to look at; returns whether there are any."""
+        self._waiting.update(dict.fromkeys(self.table.take()))
+        self._waiting.update(dict.fromkeys(self.failures.due(self._clock())))
+        if self._gate() and not self._was_open:
+            self._was_open = True
+            self._waiting.update((key, None) for key, _ in self.table.items())
+            self._waiting.update(dict.fromkeys(self.target.actual))
+        return bool(self._waiting)
+
+    def _changes(self) -> list[tuple[K, V | None]]:
+        """Compare the waiting keys with the target; what needs no change is done with."""
+        keys, self._waiting = self._waiting, {}
+        self._prepare(keys)
+        changes: list[tuple[K, V | None]] = []
+        now = self._clock()
+        for key in keys:
+            want, have = self.table.get(key), self.target.actual.get(key)
+            if want == have:
+                self.failures.succeeded(key)
+            elif (have is None or self._was_open) and not self.failures.waits(key, now):
+                changes.append((key, want))
+        return arrange(changes)
+
+    async def _apply(self, changes: list[tuple[K, V | None]]) -> None:
+        refused = await self.target.apply(changes)
+        now = self._clock()
+        for key, _ in changes:
+            reason = refused.get(key)
+            if reason is None:
+                self.failures.succeeded(key)
+            elif self.failures.failed(key, reason, now):
+                self._notice(Notice(f"{self.target.name}.refused", {"key": describe(key), "reason": reason}))
+
+
+def describe(key: Hashable) -> str:
+    """Write a key for people: its fields, without their names."""
+    fields = getattr(key, "__struct_fields__", None)
+    if fields is None:
+        return " ".join(map(str, key)) if isinstance(key, tuple) else str(key)
+    return " ".join(str(value) for value in (getattr(key, field) for field in fields) if value is not None)

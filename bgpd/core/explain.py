@@ -1,0 +1,220 @@
+"""Why an address or prefix is reached as it is: the hops of a learned route (architecture section 6) with live values.
+
+Everything here is read from what the stages keep anyway: reasons stay on losers, so an answer computes nothing anew.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from bgpd.core.forward import Forwarder, Reached
+from bgpd.core.overlay.choose import How
+from bgpd.core.rib.adj_in import Path
+from bgpd.core.state import State
+from bgpd.model.forwarding import VXLAN_DEVICE, Leg
+from bgpd.model.prefix import Address, Prefix
+from bgpd.model.route import as_path_text, community_text
+from bgpd.model.view import PathView
+
+LAST_CHANGES = 5
+
+
+class Step(msgspec.Struct, frozen=True):
+    """One hop of the explanation: what was asked at it, what came out, and details."""
+
+    name: str
+    outcome: str
+    detail: tuple[str, ...] = ()
+
+
+class Explanation(msgspec.Struct, frozen=True):
+    prefix: Prefix | None
+    """The longest match that we know of."""
+    answer: str
+    steps: tuple[Step, ...]
+    changes: tuple[tuple[float, str], ...]
+    """(monotonic seconds, text), newest first."""
+
+
+class Explainer:
+    """Reads the state; owns nothing."""
+
+    def __init__(self, state: State, forwarder: Forwarder) -> None:
+        self._state = state
+        self._forwarder = forwarder
+
+    def match(self, address: Address) -> Prefix | None:
+        """Return the longest prefix that we forward, own or have learned and that holds *address*. O(prefix lengths)."""
+        for length in range(address.family.bits, -1, -1):
+            prefix = Prefix.of(address, length)
+            if (
+                prefix in self._forwarder.reached
+                or self._state.adj_in.paths(prefix)
+                or prefix in self._state.facts.blocks
+            ):
+                return prefix
+        return None
+
+    def address(self, address: Address) -> Explanation:
+        """Explain how *address* is reached."""
+        return self._explain(str(address), self.match(address), Prefix.of(address, address.family.bits))
+
+    def prefix(self, prefix: Prefix) -> Explanation:
+        """Explain how *prefix* is reached, by itself or by what covers it."""
+        for length in range(prefix.length, -1, -1):
+            found = Prefix.of(prefix.network, length)
+            if found in self._forwarder.reached or self._state.adj_in.paths(found) or found in self._state.facts.blocks:
+                return self._explain(str(prefix), found, prefix)
+        return self._explain(str(prefix), None, prefix)
+
+    def paths(self, prefix: Prefix) -> tuple[PathView, ...]:
+        """Return every path learned for *prefix*: best, equals, losers with their step, ineligible ones with their reason."""
+        selection = self._state.selection(prefix)
+        views = [self._path(c.path, best=i == 0, equal=i > 0, why_not="") for i, c in enumerate(selection.chosen)]
+        views += [self._path(c.path, best=False, equal=False, why_not=step.value) for c, step in selection.lost]
+        refused = self._state.ineligible.get(prefix, ())
+        views += [self._path(path, best=False, equal=False, why_not=f"ineligible: {why}") for path, why in refused]
+        return tuple(views)
+
+    # -------------------------------------------------------------- the hops
+
+    def _explain(self, query: str, prefix: Prefix | None, asked: Prefix) -> Explanation:
+        steps = [self._ipam(asked)]
+        if prefix is None:
+            steps.append(Step("adj-rib-in", "no peer announces a prefix that covers it"))
+            steps.append(Step("route", "none of ours: other routes of the kernel, or none, decide"))
+            answer = f"{query}: bgpd has no route for it; the rest of the kernel's table decides."
+            return Explanation(None, answer, tuple(steps), ())
+        steps += [self._adj_rib_in(prefix), self._decision(prefix)]
+        reached = self._forwarder.reached.get(prefix)
+        if reached is not None and reached.how is not How.BGP and reached.how is not How.OWN:
+            steps.append(self._node(reached.node))
+        steps.append(self._route(prefix, reached))
+        changes = [(c.at, c.text) for c in reversed(self._state.history) if c.prefix == prefix][:LAST_CHANGES]
+        return Explanation(prefix, self._answer(query, prefix, reached), tuple(steps), tuple(changes))
+
+    def _ipam(self, asked: Prefix) -> Step:
+        facts = self._state.facts
+        pool = facts.pool_of(asked)
+        if pool is None:
+            return Step("ipam", "in no pool of the store")
+        name = f"pool {pool.name} {pool.cidr}, VXLAN mode {pool.vxlan_mode}"
+        for length in range(asked.length, pool.cidr.length - 1, -1):
+            cidr = Prefix.of(asked.network, length)
+            block = facts.blocks.get(cidr)
+            if block is None:
+                continue
+            owner = facts.owner.get(cidr)
+            if owner is not None:
+                return Step(
+                    "ipam", f"block {cidr} of {owner}", (name, f"{block.in_use} of {cidr.size} addresses in use")
+                )
+            why = "its affinity is not confirmed" if block.node is not None else "it has no affinity"
+            return Step("ipam", f"block {cidr} has no owner: {why}", (name,))
+        return Step("ipam", "no node has claimed a block for it", (name,))
+
+    def _adj_rib_in(self, prefix: Prefix) -> Step:
+        state = self._state
+        details = []
+        for path in state.adj_in.paths(prefix).values():
+            stale = ", stale" if state.adj_in.is_stale(path) else ""
+            attributes = path.attributes
+            details.append(
+                f"from {self._peer_name(path.peer)} {path.peer}: next hop {attributes.next_hop}, "
+                f"AS path [{as_path_text(attributes.as_path)}]{stale}"
+            )
+        if prefix in state.facts.blocks_of.get(state.facts.me.name, ()):
+            peers = sorted(self._peer_name(peer) for peer, own in self._announced() if own == prefix)
+            return Step("announced", f"to {', '.join(peers)}" if peers else "to nobody", tuple(details))
+        if not details:
+            down = [
+                f"{peer.name} {address} is down: {state.facts.sessions[address].reason or 'not established yet'}"
+                for address, peer in state.facts.peers.items()
+                if not state.facts.sessions[address].up
+            ]
+            return Step("adj-rib-in", "no peer announces it", tuple(down))
+        return Step("adj-rib-in", f"{len(details)} path{'s' if len(details) > 1 else ''}", tuple(details))
+
+    def _decision(self, prefix: Prefix) -> Step:
+        selection = self._state.selection(prefix)
+        lost = [f"{self._peer_name(c.path.peer)} lost: {step.value}" for c, step in selection.lost]
+        lost += [f"{self._peer_name(p.peer)} ineligible: {why}" for p, why in self._state.ineligible.get(prefix, ())]
+        if selection.best is None:
+            return Step("decision", "no usable path", tuple(lost))
+        names = ", ".join(self._peer_name(c.path.peer) for c in selection.chosen)
+        equals = len(selection.chosen) - 1
+        outcome = f"best {names}" if not equals else f"best and {equals} equal{'s' if equals > 1 else ''}: {names}"
+        return Step("decision", outcome, tuple(lost))
+
+    def _node(self, name: str) -> Step:
+        facts = self._state.facts
+        node = facts.nodes.get(name)
+        if node is None or node.ipv4_address is None:
+            return Step("node", f"{name}: its address is not known")
+        resolved = self._state.resolver.resolve(node.ipv4_address, default_allowed=True)
+        reach = "reachable via " + _legs(resolved.legs) if resolved.legs else f"not reachable: {resolved.reason}"
+        alive = "alive (lease held)" if name in facts.alive else "not alive (no lease)"
+        vtep = f"VTEP {node.vtep_mac} on {VXLAN_DEVICE}" if node.vtep_mac else "no VTEP"
+        return Step("node", f"{name} {node.ipv4_address} is {alive}", (f"address {reach}", vtep))
+
+    def _route(self, prefix: Prefix, reached: Reached | None) -> Step:
+        route = self._forwarder.fib.route(prefix)
+        if reached is None or route is None:
+            why = reached.reason if reached is not None else "it is not used"
+            return Step("route", f"no route of ours: {why}")
+        if route.group is None:
+            return Step("route", f"{route.kind} {prefix}", (reached.reason,))
+        legs = self._forwarder.fib.legs(route.group)
+        return Step(
+            "route", f"{reached.how} {prefix} via {_legs(legs)}", (reached.reason, f"nexthop group: {route.group.name}")
+        )
+
+    def _answer(self, query: str, prefix: Prefix, reached: Reached | None) -> str:
+        where = "" if query == str(prefix) else f" (in {prefix})"
+        if reached is None:
+            return f"{query}{where} is known, but no path of it is usable."
+        to = f" to {reached.node}" if reached.node else ""
+        legs = _legs(reached.legs)
+        match reached.how:
+            case How.OWN:
+                return f"{query}{where} belongs to a block of this node: local workloads, or blackhole."
+            case How.NATIVE | How.DIRECT | How.BGP:
+                return f"{query}{where} goes natively{to} via {legs}."
+            case How.TUNNEL:
+                return f"{query}{where} goes through VXLAN{to}: {reached.reason}."
+            case How.FALLBACK:
+                return f"{query}{where} has fallen back to VXLAN{to}: {reached.reason}."
+            case How.UNREACHABLE:
+                return f"{query}{where} is unreachable: {reached.reason}."
+            case How.WAITING:
+                return f"{query}{where} waits: {reached.reason}; a route that the kernel has is kept."
+
+    def _announced(self) -> list[tuple[Address, Prefix]]:
+        return [key for key, _ in self._state.tables.adj_rib_out.items()]
+
+    def _peer_name(self, address: Address) -> str:
+        peer = self._state.facts.peers.get(address)
+        return peer.name if peer is not None else str(address)
+
+    def _path(self, path: Path, *, best: bool, equal: bool, why_not: str) -> PathView:
+        attributes = path.attributes
+        return PathView(
+            peer=self._peer_name(path.peer),
+            next_hop=str(attributes.next_hop),
+            as_path=as_path_text(attributes.as_path),
+            origin=attributes.origin.name,
+            med=attributes.med,
+            local_pref=attributes.local_pref,
+            communities=tuple(map(community_text, attributes.communities)),
+            best=best,
+            equal=equal,
+            why_not=why_not,
+            stale=self._state.adj_in.is_stale(path),
+            since=path.since,
+        )
+
+
+def _legs(legs: tuple[Leg, ...]) -> str:
+    return " and ".join(
+        f"{leg.gateway} dev {leg.device}" if leg.gateway is not None else f"dev {leg.device}" for leg in legs
+    )

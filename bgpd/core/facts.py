@@ -1,0 +1,100 @@
+"""What is the case: the current facts, as the events told them. Facts decide nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from bgpd.model.event import Options
+from bgpd.model.node import Node
+from bgpd.model.peer import Notification, Peer, SessionOpen
+from bgpd.model.pool import Affinity, AffinityState, Block, Pool
+from bgpd.model.prefix import Address, Family, Prefix
+
+
+@dataclass(slots=True)
+class Session:
+    """The state of one configured peer's session."""
+
+    up: bool = False
+    since: float | None = None
+    open: SessionOpen | None = None
+    learned: set[Family] = field(default_factory=set)
+    """Families whose End-of-RIB came in this session."""
+    learned_once: set[Family] = field(default_factory=set)
+    """Families whose End-of-RIB came in any session of this process: what the start-up gate asks for."""
+    sweep_at: float | None = None
+    """When routes kept over a restart of the peer are dropped at the latest."""
+    reason: str = ""
+    notification: Notification | None = None
+    transitions: int = 0
+
+
+@dataclass(slots=True)
+class StoreState:
+    synced_once: bool = False
+    lost_reason: str = ""
+    since: float | None = None
+
+
+@dataclass(slots=True)
+class Facts:
+    """Owns every fact but the learned routes (core/rib/adj_in.py) and the kernel's (core/rib/nexthop.py)."""
+
+    me: Node = field(default_factory=lambda: Node(name=""))
+    options: Options = field(default_factory=Options)
+    peers: dict[Address, Peer] = field(default_factory=dict)
+    sessions: dict[Address, Session] = field(default_factory=dict)
+    pools: dict[str, Pool] = field(default_factory=dict)
+    nodes: dict[str, Node] = field(default_factory=dict)
+    alive: set[str] = field(default_factory=set)
+    blocks: dict[Prefix, Block] = field(default_factory=dict)
+    affinities: dict[tuple[Prefix, str], Affinity] = field(default_factory=dict)
+    blocks_of: dict[str, set[Prefix]] = field(default_factory=dict)
+    """Owned blocks by owner; kept by :meth:`reown`."""
+    owner: dict[Prefix, str] = field(default_factory=dict)
+    covered: dict[Prefix, set[Prefix]] = field(default_factory=dict)
+    """Each shorter prefix of an owned block -> the owned blocks under it, so that an aggregate finds them without a search."""
+    store: StoreState = field(default_factory=StoreState)
+    kernel_synced: bool = False
+    speaker_up: bool = False
+    speaker_since: float | None = None
+    speaker_reason: str = "not attached yet"
+
+    def reown(self, cidr: Prefix) -> set[str]:
+        """Recompute who owns *cidr*; returns the nodes concerned (the former owner, the new one).
+
+        Owned means: the block names the node and the node's affinity is confirmed. A pending one counts as absent (calico.md 2.5).
+        """
+        block = self.blocks.get(cidr)
+        new = block.node if block is not None else None
+        if new is not None:
+            affinity = self.affinities.get((cidr, new))
+            if affinity is None or affinity.state is not AffinityState.CONFIRMED:
+                new = None
+        old = self.owner.get(cidr)
+        if old == new:
+            return {new} if new is not None else set()
+        if old is not None:
+            self.blocks_of[old].discard(cidr)
+            if not self.blocks_of[old]:
+                del self.blocks_of[old]
+            del self.owner[cidr]
+        if new is not None:
+            self.owner[cidr] = new
+            self.blocks_of.setdefault(new, set()).add(cidr)
+        self._index(cidr, new is not None)
+        return {name for name in (old, new) if name is not None}
+
+    def pool_of(self, prefix: Prefix) -> Pool | None:
+        """Return the pool that covers *prefix*. O(pools), of which a cluster has a handful."""
+        return next((pool for pool in self.pools.values() if pool.cidr.covers(prefix)), None)
+
+    def _index(self, cidr: Prefix, owned: bool) -> None:
+        for length in range(1, cidr.length):
+            parent = Prefix.of(cidr.network, length)
+            if owned:
+                self.covered.setdefault(parent, set()).add(cidr)
+            elif parent in self.covered:
+                self.covered[parent].discard(cidr)
+                if not self.covered[parent]:
+                    del self.covered[parent]

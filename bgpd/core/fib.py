@@ -1,0 +1,105 @@
+"""The writer of the kernel table: routes, the groups they point to, and the legs of those, each as long as something needs it."""
+
+from __future__ import annotations
+
+from bgpd.flow.table import Table
+from bgpd.model.forwarding import (
+    Group,
+    GroupKey,
+    KernelKey,
+    KernelRoute,
+    KernelValue,
+    Leg,
+    Present,
+    RouteKey,
+    RouteKind,
+)
+from bgpd.model.prefix import Prefix
+
+
+class Fib:
+    """Owns the counts of users of each group and leg; the table holds the result."""
+
+    def __init__(self, table: Table[KernelKey, KernelValue]) -> None:
+        self.table = table
+        self._users: dict[GroupKey, int] = {}
+        self._legs: dict[Leg, int] = {}
+
+    def unicast(self, prefix: Prefix, group: GroupKey, legs: tuple[Leg, ...]) -> None:
+        """Send *prefix* to *group*, and let that group have *legs* (all routes of a group see the change at once)."""
+        self._set_legs(group, legs)
+        self._set_route(prefix, KernelRoute(RouteKind.UNICAST, group))
+
+    def drop(self, prefix: Prefix, kind: RouteKind) -> None:
+        """Install *prefix* as blackhole or unreachable."""
+        self._set_route(prefix, KernelRoute(kind))
+
+    def remove(self, prefix: Prefix) -> None:
+        """Want no route for *prefix*."""
+        old = self.table.get(RouteKey(prefix))
+        self.table.discard(RouteKey(prefix))
+        self._leave(old)
+
+    def hold(self, key: KernelKey, value: KernelValue) -> None:
+        """Want *key* whatever routes need; legs are counted."""
+        if isinstance(key, Leg):
+            self._take(key)
+        else:
+            self.table.set(key, value)
+
+    def release(self, key: KernelKey) -> None:
+        """Undo one :meth:`hold`."""
+        if isinstance(key, Leg):
+            self._give(key)
+        else:
+            self.table.discard(key)
+
+    def route(self, prefix: Prefix) -> KernelRoute | None:
+        value = self.table.get(RouteKey(prefix))
+        assert value is None or isinstance(value, KernelRoute)
+        return value
+
+    def legs(self, group: GroupKey) -> tuple[Leg, ...]:
+        value = self.table.get(group)
+        return value.legs if isinstance(value, Group) else ()
+
+    def _set_route(self, prefix: Prefix, route: KernelRoute) -> None:
+        key = RouteKey(prefix)
+        old = self.table.get(key)
+        if old == route:
+            return
+        if route.group is not None:
+            self._users[route.group] = self._users.get(route.group, 0) + 1
+        self.table.set(key, route)
+        self._leave(old)
+
+    def _leave(self, old: KernelValue | None) -> None:
+        if not isinstance(old, KernelRoute) or old.group is None:
+            return
+        self._users[old.group] -= 1
+        if not self._users[old.group]:
+            del self._users[old.group]
+            legs = self.legs(old.group)
+            self.table.discard(old.group)
+            for leg in legs:
+                self._give(leg)
+
+    def _set_legs(self, group: GroupKey, legs: tuple[Leg, ...]) -> None:
+        old = self.legs(group)
+        if old == legs:
+            return
+        for leg in legs:
+            self._take(leg)
+        self.table.set(group, Group(legs))
+        for leg in old:
+            self._give(leg)
+
+    def _take(self, leg: Leg) -> None:
+        self._legs[leg] = self._legs.get(leg, 0) + 1
+        self.table.set(leg, Present())
+
+    def _give(self, leg: Leg) -> None:
+        self._legs[leg] -= 1
+        if not self._legs[leg]:
+            del self._legs[leg]
+            self.table.discard(leg)

@@ -1,0 +1,307 @@
+"""The forwarding stage: selections and the store's facts in, kernel objects, announcements and claims out (architecture section 5).
+
+A remote node's blocks share a group as long as they share their legs: its path, native or tunnel, is one kernel object, so that
+losing or restoring it is one message whatever the number of its blocks. Prefixes that BGP alone knows share a group by legs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import msgspec
+
+from bgpd.core.fib import Fib
+from bgpd.core.overlay import vxlan
+from bgpd.core.overlay.choose import Choice, How, Situation, choose
+from bgpd.core.overlay.restore import Restore
+from bgpd.core.rib.decision import Selection
+from bgpd.core.state import State
+from bgpd.model.forwarding import VXLAN_DEVICE, DeviceKey, GroupKey, KernelKey, KernelValue, Leg, RouteKind
+from bgpd.model.node import Node
+from bgpd.model.pool import BlockClaim, Fallback, Mode, Pool
+from bgpd.model.prefix import Address, Prefix
+from bgpd.model.route import Announcement
+
+
+class Reached(msgspec.Struct, frozen=True):
+    """How a prefix is reached now, since when (monotonic seconds) and why."""
+
+    how: How
+    node: str
+    legs: tuple[Leg, ...]
+    reason: str
+    since: float
+
+
+@dataclass(slots=True)
+class _Remote:
+    """What this stage installed for one node."""
+
+    routed: set[Prefix] = field(default_factory=set)
+    held: dict[KernelKey, KernelValue] = field(default_factory=dict)
+
+
+class Forwarder:
+    """Owns what it installed for whom, and the quiet times of lost native paths."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self.fib = Fib(state.tables.kernel)
+        self.reached: dict[Prefix, Reached] = {}
+        self._remotes: dict[str, _Remote] = {}
+        self._restores: dict[Prefix, Restore] = {}
+        self._announced: set[tuple[Address, Prefix]] = set()
+
+    def settle(self, budget: int) -> int:
+        """Recompute at most *budget* stale nodes and prefixes; returns what is left of the budget."""
+        stale = self._state.stale
+        if stale.own:
+            stale.own = False
+            self._announce()
+            self._claim()
+        if stale.overlay:
+            stale.overlay = False
+            self._device()
+        while budget > 0 and stale.nodes:
+            name = next(iter(stale.nodes))
+            del stale.nodes[name]
+            if name == self._state.facts.me.name:
+                self._own()
+            else:
+                self._remote(name)
+            budget -= 1
+        while budget > 0 and stale.learned:
+            prefix = next(iter(stale.learned))
+            del stale.learned[prefix]
+            self._learned(prefix)
+            budget -= 1
+        return budget
+
+    def deadline(self) -> float | None:
+        """When the next quiet time is over. O(blocks whose native path was lost)."""
+        times = (restore.deadline() for restore in self._restores.values() if restore.lost)
+        return min((time for time in times if time is not None), default=None)
+
+    def expire(self, now: float) -> None:
+        """Mark the nodes stale whose quiet time is over."""
+        for block, restore in self._restores.items():
+            due = restore.deadline() if restore.lost else None
+            owner = self._state.facts.owner.get(block)
+            if due is not None and due <= now and owner is not None:
+                self._state.stale.nodes[owner] = None
+
+    # -------------------------------------------------------------- own
+
+    def _own(self) -> None:
+        """Drop what has no more specific route within our blocks; a single address is no aggregate (calico.md 2.5)."""
+        facts = self._state.facts
+        mine = facts.blocks_of.get(facts.me.name, set())
+        remote = self._remotes.setdefault(facts.me.name, _Remote())
+        for block in sorted(mine):
+            if block.is_host:
+                self.fib.remove(block)
+            else:
+                self.fib.drop(block, RouteKind.BLACKHOLE)
+            self._reach(block, facts.me.name, Choice(How.OWN, (), "a block of this node"))
+            self._restores.pop(block, None)
+        self._leave(remote, mine)
+
+    def _announce(self) -> None:
+        """Announce own confirmed blocks to every peer of their family, and nothing else (law 8)."""
+        facts, table = self._state.facts, self._state.tables.adj_rib_out
+        wanted: set[tuple[Address, Prefix]] = set()
+        for block in facts.blocks_of.get(facts.me.name, ()):
+            pool = facts.pool_of(block)
+            if pool is not None and pool.disable_bgp_export:
+                continue
+            wanted.update((address, block) for address, peer in facts.peers.items() if block.family in peer.families)
+        for key in self._announced - wanted:
+            table.discard(key)
+        for key in sorted(wanted - self._announced):
+            table.set(key, Announcement())
+        self._announced = wanted
+
+    def _claim(self) -> None:
+        """Want a block of each pool that nodes draw from by themselves, while we have none of it."""
+        facts, table = self._state.facts, self._state.tables.claims
+        if not facts.store.synced_once:
+            return
+        mine = facts.blocks_of.get(facts.me.name, set())
+        wanted = {
+            pool.name: BlockClaim(pool=pool, node=facts.me.name)
+            for pool in facts.pools.values()
+            if not pool.disabled and pool.automatic and not any(pool.cidr.covers(block) for block in mine)
+        }
+        for name, _ in list(table.items()):
+            if name not in wanted:
+                table.discard(name)
+        for name, claim in wanted.items():
+            table.set(name, claim)
+
+    # -------------------------------------------------------------- remote nodes
+
+    def _device(self) -> None:
+        """Have the tunnel device up whenever a pool could use it: the other side decides for itself when it sends through it."""
+        facts = self._state.facts
+        wanted = any(
+            pool.vxlan_mode is not Mode.NEVER or self._fallback(pool) is Fallback.VXLAN for pool in facts.pools.values()
+        )
+        device = vxlan.device(facts.me, facts.options, self._state.resolver.links.values()) if wanted else None
+        before = self._state.tables.kernel.get(DeviceKey(VXLAN_DEVICE))
+        if device is None:
+            self.fib.release(DeviceKey(VXLAN_DEVICE))
+        else:
+            self.fib.hold(DeviceKey(VXLAN_DEVICE), device)
+        if (before is None) != (device is None):
+            self._state.stale.nodes.update(dict.fromkeys(facts.nodes))
+
+    def _remote(self, name: str) -> None:
+        """Decide for every block of a node, and give each class of blocks with the same legs one group. O(blocks of the node)."""
+        facts = self._state.facts
+        node = facts.nodes.get(name)
+        remote = self._remotes.setdefault(name, _Remote())
+        self._hold_tunnel(node, remote)
+        blocks = sorted(facts.blocks_of.get(name, ()))
+        leader: dict[tuple[Leg, ...], Prefix] = {}
+        for block in blocks:
+            choice = self._choose(block, node)
+            if choice.legs:
+                first = leader.setdefault(choice.legs, block)
+                self.fib.unicast(block, GroupKey(f"node {name} {first}"), choice.legs)
+            elif choice.how is How.UNREACHABLE:
+                self.fib.drop(block, RouteKind.UNREACHABLE)
+            else:
+                self.fib.remove(block)
+            self._reach(block, name, choice)
+        self._leave(remote, set(blocks))
+        if not remote.routed and not remote.held:
+            del self._remotes[name]
+
+    def _leave(self, remote: _Remote, now_routed: set[Prefix]) -> None:
+        """Give up blocks that the node no longer owns; a new owner, or BGP alone, takes them over when its turn comes."""
+        owner = self._state.facts.owner
+        for block in remote.routed - now_routed:
+            if block not in owner:
+                self._restores.pop(block, None)
+                self._state.stale.learned[block] = None
+        remote.routed = now_routed
+
+    def _hold_tunnel(self, node: Node | None, remote: _Remote) -> None:
+        """Keep the entries towards *node* standing, used or not: make before break."""
+        wanted: dict[KernelKey, KernelValue] = {}
+        if node is not None and self._state.tables.kernel.get(DeviceKey(VXLAN_DEVICE)) is not None:
+            wanted = vxlan.towards(node)
+        for key in remote.held.keys() - wanted.keys():
+            self.fib.release(key)
+        for key, value in wanted.items():
+            if remote.held.get(key) != value:
+                self.fib.hold(key, value)
+        remote.held = wanted
+
+    def _choose(self, block: Prefix, node: Node | None) -> Choice:
+        """Collect the situation of one block and apply the table."""
+        state = self._state
+        pool = state.facts.pool_of(block)
+        native, native_reason = self._native(block)
+        same_subnet, direct = self._direct(node)
+        tunnel, tunnel_reason = self._tunnel(node)
+        restore = self._restores.setdefault(block, Restore())
+        restored = restore.observe(bool(native or direct), state.now, state.facts.options) if state.decided else True
+        return choose(
+            Situation(
+                mode=pool.vxlan_mode if pool is not None else Mode.NEVER,
+                fallback=self._fallback(pool),
+                same_subnet=same_subnet,
+                native=native,
+                native_reason=native_reason,
+                direct=direct,
+                restored=restored,
+                alive=node is not None and node.name in state.facts.alive,
+                tunnel=tunnel,
+                tunnel_reason=tunnel_reason,
+                decided=state.decided,
+            )
+        )
+
+    def _native(self, block: Prefix) -> tuple[tuple[Leg, ...], str]:
+        """Return the legs of BGP's selection for the block, or for the longest aggregate above it."""
+        for length in range(block.length, 0, -1):
+            prefix = Prefix.of(block.network, length)
+            selection = self._state.selections.get(prefix)
+            if selection is not None and selection.chosen:
+                return self._legs(selection), ""
+        refused = self._state.ineligible.get(block)
+        if refused:
+            return (), "; ".join(sorted({reason for _, reason in refused}))
+        return (), "no BGP peer announces it"
+
+    def _direct(self, node: Node | None) -> tuple[bool, tuple[Leg, ...]]:
+        mine = self._state.facts.me.ipv4_subnet
+        if node is None or node.ipv4_address is None or mine is None or not mine.holds(node.ipv4_address):
+            return False, ()
+        resolved = self._state.resolver.resolve(node.ipv4_address, default_allowed=True)
+        return True, resolved.legs if resolved.on_link else ()
+
+    def _tunnel(self, node: Node | None) -> tuple[tuple[Leg, ...], str]:
+        if node is None or node.ipv4_address is None:
+            return (), "the node's address is not known"
+        if node.vtep_mac is None:
+            return (), "the node has no VXLAN device"
+        if self._state.tables.kernel.get(DeviceKey(VXLAN_DEVICE)) is None:
+            return (), "this node has no VXLAN device"
+        resolved = self._state.resolver.resolve(node.ipv4_address, default_allowed=True)
+        if not resolved.legs:
+            return (), f"the node's address {node.ipv4_address} is not reachable: {resolved.reason}"
+        return (vxlan.leg(node.ipv4_address),), ""
+
+    def _fallback(self, pool: Pool | None) -> Fallback:
+        if pool is None or pool.fallback is None:
+            return self._state.facts.options.fallback
+        return pool.fallback
+
+    # -------------------------------------------------------------- BGP alone
+
+    def _learned(self, prefix: Prefix) -> None:
+        """Forward a prefix that is no owned block: by BGP's selection, or not at all; never by a tunnel."""
+        if prefix in self._state.facts.owner:
+            return
+        selection = self._state.selection(prefix)
+        if not selection.chosen:
+            self.fib.remove(prefix)
+            if self.reached.pop(prefix, None) is not None:
+                self._state.remember(prefix, "gone: no usable path")
+            return
+        legs = self._legs(selection)
+        names = ", ".join(f"{leg.gateway} {leg.device}" for leg in legs)
+        self.fib.unicast(prefix, GroupKey(f"via {names}"), legs)
+        self._reach(prefix, "", Choice(How.BGP, legs, "BGP has a usable path"))
+
+    def _legs(self, selection: Selection) -> tuple[Leg, ...]:
+        legs = {leg for candidate in selection.chosen for leg in candidate.resolved.legs}
+        return tuple(sorted(legs)[: self._state.facts.options.ecmp_limit])
+
+    # -------------------------------------------------------------- history
+
+    def _reach(self, prefix: Prefix, node: str, choice: Choice) -> None:
+        """Note how *prefix* is reached, and tell of a change of the way or its legs."""
+        old = self.reached.get(prefix)
+        same_way = old is not None and (old.how, old.node, old.legs) == (choice.how, node, choice.legs)
+        since = old.since if old is not None and same_way else self._state.now
+        self.reached[prefix] = Reached(choice.how, node, choice.legs, choice.reason, since)
+        if same_way:
+            return
+        before = old.how.value if old is not None else "new"
+        legs = ", ".join(f"{leg.gateway} dev {leg.device}" for leg in choice.legs)
+        text = (
+            f"{before} -> {choice.how.value}" if old is None or old.how is not choice.how else f"{before}, other legs"
+        )
+        self._state.remember(prefix, f"{text}{f' via {legs}' if legs else ''}: {choice.reason}")
+        if old is not None and old.how is not choice.how and How.WAITING not in (old.how, choice.how):
+            self._state.note(
+                "path.changed",
+                prefix=str(prefix),
+                node=node,
+                was=old.how.value,
+                now=choice.how.value,
+                reason=choice.reason,
+            )

@@ -1,0 +1,274 @@
+"""Events into facts: marks stale what depends on the fact, decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from bgpd.core.facts import Session
+from bgpd.core.state import State
+from bgpd.model import event as ev
+from bgpd.model.peer import Notification
+from bgpd.model.prefix import Address, Prefix
+
+
+class Ingest:
+    """Writes the facts of *state*; owns nothing."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def event(self, event: ev.Event) -> None:
+        """Take note of anything but Tick and Converged."""
+        if isinstance(event, ev.Configured):
+            self._configured(event)
+        elif isinstance(event, _STORE_EVENTS):
+            self._store(event)
+        elif isinstance(event, _BGP_EVENTS):
+            self._bgp(event)
+        else:
+            self._kernel(event)
+
+    def expire(self, now: float) -> None:
+        """Sweep what was kept for peers that did not send it again in time (RFC 4724 section 4.2)."""
+        for peer, session in self._state.facts.sessions.items():
+            if session.sweep_at is not None and session.sweep_at <= now:
+                session.sweep_at = None
+                gone = self._state.adj_in.sweep(peer) if session.up else self._state.adj_in.clear(peer)
+                self._mark(gone)
+                if gone:
+                    self._state.note("routes.swept", peer=str(peer), routes=len(gone), reason="restart time over")
+
+    # -------------------------------------------------------------- ourselves
+
+    def _configured(self, event: ev.Configured) -> None:
+        facts = self._state.facts
+        facts.me = event.node
+        facts.options = event.options
+        peers = {peer.address: peer for peer in event.peers}
+        for address in facts.peers.keys() - peers.keys():
+            self._mark(self._state.adj_in.clear(address))
+            self._state.tables.neighbors.discard(address)
+            del facts.sessions[address]
+        for address, peer in peers.items():
+            facts.sessions.setdefault(address, Session())
+            self._state.tables.neighbors.set(address, peer)
+        facts.peers = peers
+        self._mark(list(self._state.adj_in.prefixes()))
+        self._state.stale.own = self._state.stale.overlay = True
+        self._everybody()
+
+    # -------------------------------------------------------------- store
+
+    def _store(self, event: object) -> None:
+        facts, stale = self._state.facts, self._state.stale
+        match event:
+            case ev.StoreSynced():
+                self._store_synced()
+            case ev.StoreLost(reason=reason):
+                if facts.store.lost_reason != reason:
+                    self._state.note("store.lost", reason=reason)
+                facts.store.lost_reason = reason
+                facts.store.since = self._state.now
+            case ev.PoolChanged(pool=pool):
+                facts.pools[pool.name] = pool
+                stale.own = stale.overlay = True
+                self._everybody()
+            case ev.PoolRemoved(name=name):
+                facts.pools.pop(name, None)
+                stale.own = stale.overlay = True
+                self._everybody()
+            case ev.NodeChanged(node=node):
+                facts.nodes[node.name] = node
+                stale.nodes[node.name] = None
+                stale.overlay = True
+            case ev.NodeRemoved(name=name):
+                facts.nodes.pop(name, None)
+                stale.nodes[name] = None
+                stale.overlay = True
+            case ev.NodeAlive(name=name):
+                facts.alive.add(name)
+                stale.nodes[name] = None
+            case ev.NodeDead(name=name):
+                facts.alive.discard(name)
+                stale.nodes[name] = None
+                self._state.note("node.died", node=name)
+            case _:
+                self._block(event)
+
+    def _store_synced(self) -> None:
+        store = self._state.facts.store
+        if store.lost_reason:
+            self._state.note("store.returned", was=store.lost_reason)
+        store.synced_once = True
+        store.lost_reason = ""
+        store.since = self._state.now
+        self._state.stale.own = True
+
+    def _block(self, event: object) -> None:
+        facts = self._state.facts
+        match event:
+            case ev.BlockChanged(block=block):
+                cidr = block.cidr
+                facts.blocks[cidr] = block
+            case ev.BlockRemoved(cidr=cidr):
+                facts.blocks.pop(cidr, None)
+            case ev.AffinityChanged(affinity=affinity):
+                cidr = affinity.cidr
+                facts.affinities[cidr, affinity.node] = affinity
+            case ev.AffinityRemoved(cidr=cidr, node=name):
+                facts.affinities.pop((cidr, name), None)
+            case _:
+                raise AssertionError(f"no fact for {event!r}")
+        before = facts.owner.get(cidr)
+        concerned = facts.reown(cidr)
+        if facts.owner.get(cidr) == before:
+            return
+        for name in concerned:
+            self._state.stale.nodes[name] = None
+        self._state.stale.learned[cidr] = None
+        if facts.me.name in concerned:
+            self._state.stale.own = True
+            self._mark(self._state.adj_in.prefixes())
+
+    # -------------------------------------------------------------- BGP
+
+    def _bgp(self, event: object) -> None:
+        facts = self._state.facts
+        match event:
+            case ev.SpeakerUp():
+                facts.speaker_up, facts.speaker_since, facts.speaker_reason = True, self._state.now, ""
+            case ev.SpeakerLost(reason=reason):
+                facts.speaker_up, facts.speaker_since, facts.speaker_reason = False, self._state.now, reason
+                self._state.note("speaker.lost", reason=reason)
+                for peer, session in facts.sessions.items():
+                    if session.up:
+                        self._down(
+                            peer, session, f"ExaBGP: {reason}", None, keep_s=facts.peers[peer].graceful_restart_s
+                        )
+            case ev.PeerUp():
+                self._peer_up(event)
+            case ev.PeerDown():
+                self._peer_down(event)
+            case ev.RoutesLearned(peer=peer):
+                if peer in facts.peers:
+                    self._routes(event)
+            case ev.EndOfRib():
+                self._end_of_rib(event)
+            case ev.UpdateMalformed(peer=peer, treatment=treatment, reason=reason):
+                self._state.note("update.malformed", peer=str(peer), treatment=treatment, reason=reason)
+
+    def _peer_up(self, event: ev.PeerUp) -> None:
+        session = self._state.facts.sessions.get(event.peer)
+        if session is None:
+            return
+        session.up, session.since, session.open = True, self._state.now, event.open
+        session.transitions += 1
+        session.learned.clear()
+        self._state.adj_in.begin(event.peer)
+        if self._state.adj_in.count(event.peer):
+            session.sweep_at = self._state.now + self._state.facts.options.peers_learned_ceiling_s
+        else:
+            session.sweep_at = None
+        self._state.note(
+            "peer.established", peer=str(event.peer), asn=event.open.asn, router_id=str(event.open.router_id)
+        )
+
+    def _peer_down(self, event: ev.PeerDown) -> None:
+        session = self._state.facts.sessions.get(event.peer)
+        if session is None:
+            return
+        if not session.up:
+            session.reason, session.notification = event.reason, event.notification
+            return
+        restart = session.open.graceful_restart if session.open is not None else None
+        keep_s = restart.restart_time_s if restart is not None and event.notification is None else 0
+        self._down(event.peer, session, event.reason, event.notification, keep_s)
+
+    def _down(
+        self, peer: Address, session: Session, reason: str, notification: Notification | None, keep_s: int
+    ) -> None:
+        """End a session. A NOTIFICATION ends its routes too; without one they are kept for *keep_s* (RFC 4724 section 4.2)."""
+        session.up, session.since = False, self._state.now
+        session.reason, session.notification = reason, notification
+        session.transitions += 1
+        session.learned.clear()
+        kept = keep_s > 0
+        if kept:
+            session.sweep_at = self._state.now + keep_s
+        else:
+            session.sweep_at = None
+            self._mark(self._state.adj_in.clear(peer))
+        self._state.note("peer.lost", peer=str(peer), reason=reason, routes_kept_s=keep_s if kept else None)
+
+    def _routes(self, event: ev.RoutesLearned) -> None:
+        adj_in = self._state.adj_in
+        self._mark(adj_in.withdraw(event.peer, event.path_id, event.withdrawn))
+        if event.announced and event.attributes is not None:
+            self._mark(adj_in.learn(event.peer, event.path_id, event.announced, event.attributes, self._state.now))
+
+    def _end_of_rib(self, event: ev.EndOfRib) -> None:
+        session = self._state.facts.sessions.get(event.peer)
+        if session is None or not session.up:
+            return
+        session.learned.add(event.family)
+        session.learned_once.add(event.family)
+        self._mark(self._state.adj_in.sweep(event.peer, event.family))
+        if set(self._state.facts.peers[event.peer].families) <= session.learned:
+            session.sweep_at = None
+
+    # -------------------------------------------------------------- kernel
+
+    def _kernel(self, event: object) -> None:
+        resolver, stale = self._state.resolver, self._state.stale
+        match event:
+            case ev.KernelSynced():
+                self._state.facts.kernel_synced = True
+            case ev.LinkChanged():
+                resolver.link_changed(event)
+                stale.resolution = stale.overlay = True
+            case ev.LinkRemoved(name=name):
+                resolver.link_removed(name)
+                stale.resolution = stale.overlay = True
+            case ev.ForeignRouteChanged(prefix=prefix, metric=metric, hops=hops):
+                resolver.route_changed(prefix, metric, hops)
+                stale.resolution = True
+            case ev.ForeignRouteRemoved(prefix=prefix, metric=metric):
+                resolver.route_removed(prefix, metric)
+                stale.resolution = True
+            case ev.AddressAdded() | ev.AddressRemoved():
+                pass  # connected routes come as routes of the kernel
+            case _:
+                raise AssertionError(f"no fact for {event!r}")
+
+    # -------------------------------------------------------------- marks
+
+    def _mark(self, prefixes: Iterable[Prefix]) -> None:
+        self._state.stale.prefixes.update(dict.fromkeys(prefixes))
+
+    def _everybody(self) -> None:
+        self._state.stale.nodes.update(dict.fromkeys(self._state.facts.blocks_of))
+
+
+_STORE_EVENTS = (
+    ev.StoreSynced,
+    ev.StoreLost,
+    ev.PoolChanged,
+    ev.PoolRemoved,
+    ev.NodeChanged,
+    ev.NodeRemoved,
+    ev.NodeAlive,
+    ev.NodeDead,
+    ev.BlockChanged,
+    ev.BlockRemoved,
+    ev.AffinityChanged,
+    ev.AffinityRemoved,
+)
+_BGP_EVENTS = (
+    ev.SpeakerUp,
+    ev.SpeakerLost,
+    ev.PeerUp,
+    ev.PeerDown,
+    ev.RoutesLearned,
+    ev.EndOfRib,
+    ev.UpdateMalformed,
+)

@@ -1,0 +1,85 @@
+"""The table of decisions: how the blocks of a remote node are reached. Exactly one row applies to any situation."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from bgpd.model.forwarding import Leg
+from bgpd.model.pool import Fallback, Mode
+
+
+class How(StrEnum):
+    """The row of the table that applies."""
+
+    OWN = "own"
+    TUNNEL = "tunnel"
+    """By the pool's mode."""
+    NATIVE = "native"
+    DIRECT = "direct"
+    FALLBACK = "fallback"
+    UNREACHABLE = "unreachable"
+    BGP = "bgp"
+    """Not a block of ours or of a node we know: BGP alone decides."""
+    WAITING = "waiting"
+    """Start-up: nothing may be concluded from what is not there yet (law 3)."""
+
+
+class Situation(msgspec.Struct, frozen=True, kw_only=True):
+    """All that the choice for one remote block depends on."""
+
+    mode: Mode
+    fallback: Fallback
+    same_subnet: bool
+    """The node's address is in the subnet of ours."""
+    native: tuple[Leg, ...]
+    """Legs of the BGP selection; empty if BGP has no usable path."""
+    native_reason: str
+    direct: tuple[Leg, ...]
+    """The leg to the node's address if that is on a link of ours and in our subnet; else empty."""
+    restored: bool
+    """False while the native path came back after a fallback and its quiet time is not over."""
+    alive: bool
+    tunnel: tuple[Leg, ...]
+    """The tunnel leg to the node; empty if it cannot be used."""
+    tunnel_reason: str
+    decided: bool
+    """Law 3: all peers were heard, so what is absent is truly absent."""
+
+
+class Choice(msgspec.Struct, frozen=True):
+    how: How
+    legs: tuple[Leg, ...] = ()
+    reason: str = ""
+
+
+def choose(now: Situation) -> Choice:
+    """Apply the table. Total: any situation has exactly one row."""
+    if now.mode is Mode.ALWAYS or (now.mode is Mode.CROSS_SUBNET and not now.same_subnet):
+        if now.tunnel:
+            return Choice(How.TUNNEL, now.tunnel, f"pool mode {now.mode}")
+        return Choice(How.UNREACHABLE, (), f"pool mode {now.mode}, and {now.tunnel_reason}")
+    native = now.native or now.direct
+    if native and (now.restored or not _can_fall_back(now)):
+        if now.native:
+            return Choice(How.NATIVE, now.native, "BGP has a usable path")
+        return Choice(How.DIRECT, now.direct, f"the node is in our subnet and on link; {now.native_reason}")
+    if not now.decided:
+        return Choice(How.WAITING, (), "not every peer has sent End-of-RIB yet")
+    if _can_fall_back(now):
+        why = "the native path is back, its quiet time is not over" if native else now.native_reason
+        return Choice(How.FALLBACK, now.tunnel, why)
+    return Choice(How.UNREACHABLE, (), f"{now.native_reason}; no fallback: {_no_fallback_reason(now)}")
+
+
+def _can_fall_back(now: Situation) -> bool:
+    return now.fallback is not Fallback.NONE and now.alive and bool(now.tunnel)
+
+
+def _no_fallback_reason(now: Situation) -> str:
+    if now.fallback is Fallback.NONE:
+        return "the pool allows none"
+    if not now.alive:
+        return "the node's lease has ended"
+    return now.tunnel_reason

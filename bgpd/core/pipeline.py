@@ -1,0 +1,141 @@
+"""The pipeline: events in, tables of desired state out.
+
+``handle(event, now)`` updates facts and marks keys stale; it decides nothing. ``settle(budget)`` recomputes at most *budget*
+stale keys, upstream first (prefixes, then nodes), and says whether more remain. ``deadline()`` is the next instant at which it
+wants ``handle(Tick(), now)``.
+
+Law 2: what the tables hold is a function of the current facts; in which order the facts came does not matter once quiet times are over.
+Law 3: the phases go forward only; reconcilers ask :attr:`may_remove` before they take anything away.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from bgpd.core.decide import Decider
+from bgpd.core.forward import Forwarder
+from bgpd.core.ingest import Ingest
+from bgpd.core.state import KERNEL_TARGET, State, Tables
+from bgpd.model.event import Converged, Event, Tick
+from bgpd.model.notice import Notice
+
+
+class Phase(StrEnum):
+    """Start-up (law 3); each phase says what is being waited for."""
+
+    STORE = "store-wait"
+    PEERS = "peers-wait"
+    DECIDING = "deciding"
+    PROGRAMMING = "programming"
+    READY = "ready"
+
+
+class Pipeline:
+    """Owns the state and its stages, and the phase."""
+
+    def __init__(self) -> None:
+        self.state = State()
+        self.phase = Phase.STORE
+        self.phase_since = 0.0
+        self.epoch = 0
+        """Number of events handled."""
+        self._started_at: float | None = None
+        self._decided_epoch = 0
+        self._ingest = Ingest(self.state)
+        self._decider = Decider(self.state)
+        self.forwarder = Forwarder(self.state)
+
+    @property
+    def tables(self) -> Tables:
+        return self.state.tables
+
+    def handle(self, event: Event, now: float) -> None:
+        """Take note of *event*, which happened at *now* (monotonic seconds)."""
+        self.epoch += 1
+        self.state.now = now
+        if self._started_at is None:
+            self._started_at = self.phase_since = now
+        match event:
+            case Tick():
+                self._ingest.expire(now)
+                self.forwarder.expire(now)
+            case Converged(target=target, epoch=epoch):
+                self._converged(target, epoch)
+            case _:
+                self._ingest.event(event)
+
+    def settle(self, budget: int) -> bool:
+        """Recompute at most *budget* stale keys; returns whether more remain."""
+        left = self._decider.settle(budget)
+        if not self.state.stale.prefixes:
+            self.forwarder.settle(left)
+        if not self.state.stale:
+            self._advance()
+        return bool(self.state.stale)
+
+    def deadline(self) -> float | None:
+        """When the next quiet time, sweep or ceiling is over (monotonic seconds); None if none runs."""
+        facts = self.state.facts
+        times = [session.sweep_at for session in facts.sessions.values() if session.sweep_at is not None]
+        if self.phase is Phase.PEERS and self._started_at is not None:
+            times.append(self._started_at + facts.options.peers_learned_ceiling_s)
+        restore = self.forwarder.deadline()
+        if restore is not None:
+            times.append(restore)
+        return min(times, default=None)
+
+    @property
+    def may_remove(self) -> bool:
+        """Law 3: whether what is desired of the kernel is complete, so that what is not desired may go."""
+        return self.phase in (Phase.PROGRAMMING, Phase.READY)
+
+    @property
+    def store_known(self) -> bool:
+        """Whether the store was read completely once: own blocks, and so announcements, are complete."""
+        return self.state.facts.store.synced_once
+
+    def waiting_for(self) -> tuple[str, ...]:
+        """Say what the present phase waits for."""
+        facts = self.state.facts
+        if self.phase is Phase.STORE:
+            known = {"store": facts.store.synced_once, "kernel": facts.kernel_synced}
+            return tuple(name for name, there in known.items() if not there)
+        if self.phase is Phase.PEERS:
+            return tuple(
+                peer.name
+                for address, peer in facts.peers.items()
+                if not set(peer.families) <= facts.sessions[address].learned_once
+            )
+        return ()
+
+    def take_notices(self) -> list[Notice]:
+        """Return the notices since the last call."""
+        taken, self.state.notices = self.state.notices, []
+        return taken
+
+    def _advance(self) -> None:
+        """Go on to the next phase where what it waited for is there; called with nothing stale."""
+        if self.phase is Phase.STORE and not self.waiting_for():
+            self._enter(Phase.PEERS)
+        if self.phase is Phase.PEERS and (not self.waiting_for() or self._ceiling_over()):
+            self._enter(Phase.DECIDING)
+            self.state.decided = True
+            self.state.stale.nodes.update(dict.fromkeys(self.state.facts.blocks_of))
+        if self.phase is Phase.DECIDING and not self.state.stale:
+            self._decided_epoch = self.epoch
+            self._enter(Phase.PROGRAMMING)
+
+    def _ceiling_over(self) -> bool:
+        assert self._started_at is not None
+        return self.state.now >= self._started_at + self.state.facts.options.peers_learned_ceiling_s
+
+    def _converged(self, target: str, epoch: int) -> None:
+        if self.phase is Phase.PROGRAMMING and target == KERNEL_TARGET and epoch >= self._decided_epoch:
+            self._enter(Phase.READY)
+
+    def _enter(self, phase: Phase) -> None:
+        without = " ".join(self.waiting_for()) or None
+        after_s = round(self.state.now - self.phase_since, 3)
+        self.state.note("phase.entered", phase=phase.value, after_s=after_s, without=without)
+        self.phase = phase
+        self.phase_since = self.state.now

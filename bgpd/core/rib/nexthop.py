@@ -1,0 +1,112 @@
+"""Next-hop resolution through the kernel's own table (RFC 4271 section 9.1.2.1).
+
+A next hop is usable if a route that is not ours leads to it over a link that is up. Routes of ours never resolve a next hop, and neither
+does a tunnel of ours: that would be a loop. A BGP next hop does not resolve through a default route (as in FRR and BIRD);
+the outer address of a tunnel may.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from bgpd.model.event import LinkChanged
+from bgpd.model.forwarding import VXLAN_DEVICE, Leg
+from bgpd.model.prefix import Address, Prefix
+from bgpd.model.prefix_map import PrefixMap
+
+Hops = tuple[tuple[str, Address | None], ...]
+
+
+class Resolved(msgspec.Struct, frozen=True):
+    """Where a next hop is: the legs towards it (none: unusable, and *reason* says why) and their metric."""
+
+    legs: tuple[Leg, ...]
+    metric: int = 0
+    on_link: bool = False
+    """The next hop itself is on the link, no gateway between."""
+    through: Prefix | None = None
+    reason: str = ""
+
+
+class Resolver:
+    """Owns the links and foreign routes that it is told of, and remembers each answer until something changes it."""
+
+    def __init__(self) -> None:
+        self._links: dict[str, LinkChanged] = {}
+        self._routes: PrefixMap[dict[int, Hops]] = PrefixMap()
+        self._answers: dict[tuple[Address, bool], Resolved] = {}
+
+    @property
+    def links(self) -> dict[str, LinkChanged]:
+        return self._links
+
+    def link_changed(self, link: LinkChanged) -> None:
+        self._links[link.name] = link
+
+    def link_removed(self, name: str) -> None:
+        self._links.pop(name, None)
+
+    def route_changed(self, prefix: Prefix, metric: int, hops: Hops) -> None:
+        known = self._routes.get(prefix)
+        if known is None:
+            self._routes.set(prefix, {metric: hops})
+        else:
+            known[metric] = hops
+
+    def route_removed(self, prefix: Prefix, metric: int) -> None:
+        known = self._routes.get(prefix)
+        if known is not None:
+            known.pop(metric, None)
+            if not known:
+                self._routes.pop(prefix)
+
+    def resolve(self, address: Address, default_allowed: bool = False) -> Resolved:
+        """Say how *address* is reached. The answer is remembered; :meth:`refresh` tells when it has changed."""
+        key = (address, default_allowed)
+        answer = self._answers.get(key)
+        if answer is None:
+            answer = self._answers[key] = self._look_up(address, default_allowed)
+        return answer
+
+    def refresh(self) -> set[Address]:
+        """Recompute the remembered answers; returns the addresses whose answer changed. O(distinct next hops)."""
+        changed = set()
+        for (address, default_allowed), old in self._answers.items():
+            new = self._look_up(address, default_allowed)
+            if new != old:
+                self._answers[address, default_allowed] = new
+                changed.add(address)
+        return changed
+
+    def forget(self, address: Address) -> None:
+        """Drop remembered answers for an address that nobody asks for any more."""
+        self._answers.pop((address, False), None)
+        self._answers.pop((address, True), None)
+
+    def _look_up(self, address: Address, default_allowed: bool) -> Resolved:
+        reason = "no route to it"
+        for prefix, by_metric in self._routes.matches(address):
+            if prefix.length == 0 and not default_allowed:
+                reason = "only the default route leads to it"
+                break
+            for metric in sorted(by_metric):
+                legs, why = self._usable(by_metric[metric], address)
+                if legs:
+                    on_link = all(gateway is None for _, gateway in by_metric[metric])
+                    return Resolved(legs, 0 if on_link else metric, on_link, prefix)
+                reason = f"{why} (route {prefix})"
+            # The kernel would use this prefix and drop: a shorter one does not help while its link has carrier trouble,
+            # but with the link down the kernel ignores or removes the route, so go on to the next match.
+        return Resolved((), reason=reason)
+
+    def _usable(self, hops: Hops, address: Address) -> tuple[tuple[Leg, ...], str]:
+        legs, why = [], "no path"
+        for device, gateway in hops:
+            link = self._links.get(device)
+            if device == VXLAN_DEVICE:
+                why = "it leads through a tunnel of ours"
+            elif link is None or not link.up:
+                why = f"link {device} is down"
+            else:
+                legs.append(Leg(device, gateway if gateway is not None else address))
+        return tuple(sorted(legs)), why

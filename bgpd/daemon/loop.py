@@ -1,0 +1,43 @@
+"""The one task that folds events into the core."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from bgpd.adapters import clock
+from bgpd.core.pipeline import Pipeline
+from bgpd.daemon.record import Recorder
+from bgpd.flow.inbox import Inbox
+from bgpd.model.event import Tick
+from bgpd.model.notice import Notice
+
+SETTLE_BUDGET = 512
+"""Stale keys recomputed before other tasks get a turn: some 5 ms."""
+LONGEST_SLEEP_S = 60.0
+"""Without a deadline the loop still turns once a minute, so that a watchdog could be fed by it."""
+
+
+async def run(
+    pipeline: Pipeline, inbox: Inbox, recorder: Recorder, notice: Callable[[Notice], None], advanced: Callable[[], None]
+) -> None:
+    """Handle events until cancelled. *advanced* is called when the phase has changed, so that gates are looked at."""
+    phase = pipeline.phase
+    while True:
+        deadline = pipeline.deadline()
+        timeout_s = LONGEST_SLEEP_S if deadline is None else max(0.0, deadline - clock.monotonic())
+        batch = await inbox.take(min(timeout_s, LONGEST_SLEEP_S))
+        now = clock.monotonic()
+        if not batch or (deadline is not None and deadline <= now):
+            batch.append(Tick())
+        for event in batch:
+            recorder.write(event, now)
+            pipeline.handle(event, now)
+        while pipeline.settle(SETTLE_BUDGET):
+            await asyncio.sleep(0)
+        recorder.flush()
+        for item in pipeline.take_notices():
+            notice(item)
+        if pipeline.phase is not phase:
+            phase = pipeline.phase
+            advanced()

@@ -1,0 +1,50 @@
+"""The event recorder (``bgpd run --record FILE``): one JSON line an event, written before it is handled."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import BinaryIO
+
+from bgpd.model.event import Event, Recorded
+from bgpd.model.wire import encode
+
+LIMIT_BYTES = 256 << 20
+"""A recording stops growing here: a full disk must not take routing down."""
+
+
+class Recorder:
+    """Owns the open file; a recorder without a path keeps nothing."""
+
+    def __init__(self, path: Path | None) -> None:
+        """Open *path* anew, readable by its owner only; raises OSError where that fails."""
+        self._file: BinaryIO | None = None
+        self._left = LIMIT_BYTES
+        if path is not None:
+            self._file = path.open("wb")
+            path.chmod(0o600)
+
+    def write(self, event: Event, now: float) -> None:
+        """Append an event. A disk that fails, or the bound, ends the recording and nothing else."""
+        if self._file is None:
+            return
+        line = encode(Recorded(now, event)) + b"\n"
+        self._left -= len(line)
+        try:
+            if self._left < 0:
+                self.close()
+            else:
+                self._file.write(line)
+        except OSError:
+            self._file = None
+
+    def flush(self) -> None:
+        if self._file is not None:
+            try:
+                self._file.flush()
+            except OSError:
+                self._file = None
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None

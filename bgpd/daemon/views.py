@@ -1,0 +1,267 @@
+"""What the API shows: the core's state joined with what the reconcilers know. Answers from memory, never waits."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+import bgpd
+from bgpd.adapters import clock
+from bgpd.adapters.reconciler import Reconciler
+from bgpd.core.explain import Explainer
+from bgpd.core.forward import Reached
+from bgpd.core.overlay.choose import How
+from bgpd.core.pipeline import Pipeline
+from bgpd.model.forwarding import Group, KernelKey, KernelRoute, KernelValue, Leg, RouteKey
+from bgpd.model.peer import Peer, SessionOpen
+from bgpd.model.prefix import Address, Prefix
+from bgpd.model.view import (
+    BlockView,
+    ExplainView,
+    PathView,
+    PeerView,
+    PhaseView,
+    PoolView,
+    RouteView,
+    StatusView,
+    StepView,
+)
+
+
+class DaemonViews:
+    """Reads the pipeline and the kernel's reconciler; owns nothing but the daemon's start time."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        kernel: Reconciler[KernelKey, KernelValue],
+        assign: Callable[[str, str | None], Awaitable[Address]],
+        router_id: Address,
+        asn: int,
+    ) -> None:
+        self._pipeline = pipeline
+        self._state = pipeline.state
+        self._kernel = kernel
+        self._assign = assign
+        self._router_id = router_id
+        self._asn = asn
+        self._explainer = Explainer(pipeline.state, pipeline.forwarder)
+        self._started = clock.monotonic()
+
+    # -------------------------------------------------------------- status
+
+    def status(self) -> StatusView:
+        facts, pipeline = self._state.facts, self._pipeline
+        ways = self._ways_of_nodes()
+        return StatusView(
+            node=facts.me.name,
+            asn=self._asn,
+            router_id=str(self._router_id),
+            version=bgpd.__version__,
+            pid=os.getpid(),
+            started=clock.wall(self._started),
+            phase=PhaseView(pipeline.phase.value, clock.wall(pipeline.phase_since), pipeline.waiting_for()),
+            store=self._store(),
+            store_since=_wall(facts.store.since),
+            speaker="attached" if facts.speaker_up else f"lost: {facts.speaker_reason}",
+            speaker_since=_wall(facts.speaker_since),
+            peers_established=sum(session.up for session in facts.sessions.values()),
+            peers_configured=len(facts.peers),
+            blocks_own=tuple(str(block) for block in sorted(facts.blocks_of.get(facts.me.name, ()))),
+            routes_learned=len(self._state.adj_in),
+            routes_desired=sum(isinstance(key, RouteKey) for key, _ in self._pipeline.tables.kernel.items()),
+            routes_failed=sum(isinstance(key, RouteKey) for key in self._kernel.failures.keys()),  # noqa: SIM118
+            nodes_native=sum(ways[name] in (How.NATIVE, How.DIRECT, How.TUNNEL) for name in ways),
+            nodes_fallback=sum(way is How.FALLBACK for way in ways.values()),
+            nodes_unreachable=sum(way is How.UNREACHABLE for way in ways.values()),
+        )
+
+    def _store(self) -> str:
+        store = self._state.facts.store
+        if store.lost_reason:
+            return f"lost: {store.lost_reason}"
+        return "synced" if store.synced_once else "not read yet"
+
+    def _ways_of_nodes(self) -> dict[str, How]:
+        """Return the worst way of each remote node's blocks."""
+        worst = [How.NATIVE, How.DIRECT, How.TUNNEL, How.WAITING, How.FALLBACK, How.UNREACHABLE]
+        ways: dict[str, How] = {}
+        for reached in self._pipeline.forwarder.reached.values():
+            if reached.node and reached.how is not How.OWN:
+                old = ways.get(reached.node, How.NATIVE)
+                ways[reached.node] = max(old, reached.how, key=worst.index)
+        return ways
+
+    # -------------------------------------------------------------- peers
+
+    def peers(self) -> list[PeerView]:
+        return [self._peer(address, peer) for address, peer in self._state.facts.peers.items()]
+
+    def _peer(self, address: Address, peer: Peer) -> PeerView:
+        session, adj_in = self._state.facts.sessions[address], self._state.adj_in
+        ineligible = stale = 0
+        for prefix, path_id in adj_in.of_peer(address):
+            stale += adj_in.is_stale(adj_in.paths(prefix)[address, path_id])
+            refused = self._state.ineligible.get(prefix, ())
+            ineligible += any((path.peer, path.path_id) == (address, path_id) for path, _ in refused)
+        opened = session.open
+        if session.up:
+            state = "Established"
+        elif self._state.facts.speaker_up:
+            state = "Idle" if peer.passive else "Connect"
+        else:
+            state = "Down"
+        return PeerView(
+            name=peer.name,
+            address=str(address),
+            asn=peer.asn,
+            local_address=str(peer.local_address),
+            local_asn=peer.local_asn,
+            state=state,
+            since=_wall(session.since),
+            received=adj_in.count(address),
+            accepted=adj_in.count(address) - ineligible,
+            stale=stale,
+            announced=sum(key[0] == address for key, _ in self._pipeline.tables.adj_rib_out.items())
+            if session.up
+            else 0,
+            reason=session.reason,
+            transitions=session.transitions,
+            hold_time_s=min(opened.hold_time_s, peer.hold_time_s) if session.up and opened is not None else None,
+            router_id=str(opened.router_id) if opened is not None else "",
+            capabilities=_capabilities(peer, opened if session.up else None),
+        )
+
+    # -------------------------------------------------------------- routes
+
+    def routes(self, prefix: Prefix | None) -> list[RouteView]:
+        if prefix is not None:
+            known = prefix in self._pipeline.forwarder.reached or self._state.adj_in.paths(prefix)
+            return [self._route(prefix, self._explainer.paths(prefix))] if known else []
+        return [self._route(each, ()) for each in sorted(self._pipeline.forwarder.reached)]
+
+    def _route(self, prefix: Prefix, paths: tuple[PathView, ...]) -> RouteView:
+        reached = self._pipeline.forwarder.reached.get(prefix)
+        return RouteView(
+            prefix=str(prefix),
+            kind=reached.how.value if reached is not None else "unused",
+            node=reached.node if reached is not None else "",
+            reason=reached.reason if reached is not None else "no path of it is usable",
+            via=tuple(_via(leg) for leg in reached.legs) if reached is not None else (),
+            since=_wall(reached.since) if reached is not None else None,
+            status=self._programmed(prefix, reached),
+            paths=tuple(_wall_path(path) for path in paths),
+        )
+
+    def _programmed(self, prefix: Prefix, reached: Reached | None) -> str:
+        """Say whether the kernel holds what is desired: the route, its group, and the group's legs."""
+        key = RouteKey(prefix)
+        want = self._kernel.table.get(key)
+        if want is None:
+            held = self._kernel.target.actual.get(key) is not None
+            return "kept" if held and reached is not None and reached.how is How.WAITING else "none"
+        assert isinstance(want, KernelRoute)
+        chain: list[KernelKey] = [key]
+        if want.group is not None:
+            chain.append(want.group)
+            group = self._kernel.table.get(want.group)
+            chain += group.legs if isinstance(group, Group) else ()
+        for each in chain:
+            failure = self._kernel.failure(each)
+            if failure is not None:
+                return f"failed: {failure.reason}"
+        right = all(self._kernel.target.actual.get(each) == self._kernel.table.get(each) for each in chain)
+        return "programmed" if right else "pending"
+
+    # -------------------------------------------------------------- explain
+
+    def explain(self, query: str) -> ExplainView:
+        found = (
+            self._explainer.prefix(Prefix.parse(query))
+            if "/" in query
+            else self._explainer.address(Address.parse(query))
+        )
+        steps = [StepView(step.name, step.outcome, step.detail) for step in found.steps]
+        if found.prefix is not None:
+            status = self._programmed(found.prefix, self._pipeline.forwarder.reached.get(found.prefix))
+            steps.append(StepView("kernel", status))
+        changes = tuple(f"{_clock_text(clock.wall(at))} {text}" for at, text in found.changes)
+        return ExplainView(
+            query=query,
+            prefix=str(found.prefix) if found.prefix is not None else None,
+            answer=found.answer,
+            steps=tuple(steps),
+            changes=changes,
+        )
+
+    # -------------------------------------------------------------- ipam
+
+    def pools(self) -> list[PoolView]:
+        facts = self._state.facts
+        views = []
+        for pool in sorted(facts.pools.values(), key=lambda pool: pool.cidr):
+            blocks = tuple(self._block(cidr) for cidr in sorted(facts.blocks) if pool.cidr.covers(cidr))
+            in_use = sum(block.in_use for block in blocks)
+            views.append(
+                PoolView(
+                    name=pool.name,
+                    cidr=str(pool.cidr),
+                    block_size=pool.block_size,
+                    mode=pool.vxlan_mode.value,
+                    fallback=(pool.fallback or facts.options.fallback).value,
+                    size=pool.cidr.size,
+                    in_use=in_use,
+                    free=pool.cidr.size - in_use,
+                    blocks=blocks,
+                )
+            )
+        return views
+
+    def _block(self, cidr: Prefix) -> BlockView:
+        facts = self._state.facts
+        block = facts.blocks[cidr]
+        affinity = facts.affinities.get((cidr, block.node)) if block.node is not None else None
+        return BlockView(
+            cidr=str(cidr),
+            node=block.node or "",
+            affinity=affinity.state.value if affinity is not None else "none",
+            size=cidr.size,
+            in_use=block.in_use,
+        )
+
+    async def assign(self, handle: str, pool: str | None) -> str:
+        return str(await self._assign(handle, pool))
+
+
+def _wall(at: float | None) -> float | None:
+    return None if at is None else clock.wall(at)
+
+
+def _via(leg: Leg) -> str:
+    return f"{leg.gateway} dev {leg.device}" if leg.gateway is not None else f"dev {leg.device}"
+
+
+def _wall_path(path: PathView) -> PathView:
+    return msgspec.structs.replace(path, since=_wall(path.since))
+
+
+def _clock_text(at: float) -> str:
+    """Write an instant as ISO 8601 in UTC, to the millisecond."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at)) + f".{int(at * 1000) % 1000:03}Z"
+
+
+def _capabilities(peer: Peer, opened: SessionOpen | None) -> tuple[str, ...]:
+    """Name what the neighbor said that it can, as far as we use it."""
+    if opened is None:
+        return ()
+    names = [f"{family} unicast" for family in opened.families if family in peer.families]
+    if opened.route_refresh:
+        names.append("route-refresh")
+    if opened.enhanced_refresh:
+        names.append("enhanced-route-refresh")
+    if opened.graceful_restart is not None:
+        names.append(f"graceful-restart {opened.graceful_restart.restart_time_s} s")
+    return tuple(names)

@@ -1,0 +1,129 @@
+"""A small cluster as events: what the tests of the pipeline feed it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from bgpd.core.pipeline import Pipeline
+from bgpd.model import event as ev
+from bgpd.model.node import Node
+from bgpd.model.peer import GracefulRestart, Peer, SessionOpen
+from bgpd.model.pool import Affinity, AffinityState, Block, Pool
+from bgpd.model.prefix import Address, Family, Prefix
+from bgpd.model.route import AsSegment, Attributes, Origin, SegmentKind
+
+A, P = Address.parse, Prefix.parse
+TOR1, TOR2 = A("10.1.11.0"), A("10.1.21.0")
+UPLINKS = {TOR1: "eth1", TOR2: "eth2"}
+OWN_BLOCK, BLOCK2, BLOCK3 = P("10.65.1.0/26"), P("10.65.2.0/26"), P("10.65.3.0/26")
+POOL = Pool(name="default", cidr=P("10.65.0.0/16"))
+
+
+def node(number: int) -> Node:
+    address = A(f"10.0.0.{number}")
+    return Node(
+        name=f"node{number}",
+        asn=65000 + number,
+        ipv4_address=address,
+        ipv4_subnet=Prefix.of(address, 32),
+        vtep_mac=f"66:00:00:00:00:0{number}",
+    )
+
+
+def peer(number: int) -> Peer:
+    return Peer(
+        name=f"tor{number}",
+        address=(TOR1, TOR2)[number - 1],
+        asn=65100 + number,
+        local_address=A(f"10.1.{number}1.1"),
+        local_asn=65001,
+    )
+
+
+OPTIONS = ev.Options(restore_after_s=10.0, peers_learned_ceiling_s=60.0)
+CONFIGURED = ev.Configured(node=node(1), peers=(peer(1), peer(2)), options=OPTIONS)
+
+
+def opened(number: int, restart_s: int = 0) -> SessionOpen:
+    restart = GracefulRestart(restart_s, preserved=(Family.IPV4,)) if restart_s else None
+    return SessionOpen(
+        asn=65100 + number,
+        router_id=A(f"10.255.0.{number}"),
+        hold_time_s=9,
+        families=(Family.IPV4,),
+        graceful_restart=restart,
+    )
+
+
+def learned(tor: Address, *prefixes: Prefix, last: int = 65002) -> ev.RoutesLearned:
+    attributes = Attributes(
+        next_hop=tor,
+        origin=Origin.IGP,
+        as_path=(AsSegment(SegmentKind.SEQUENCE, (65101 if tor == TOR1 else 65102, last)),),
+    )
+    return ev.RoutesLearned(peer=tor, announced=prefixes, attributes=attributes)
+
+
+def owned(block: Prefix, name: str) -> list[ev.Event]:
+    return [
+        ev.BlockChanged(Block(cidr=block, node=name)),
+        ev.AffinityChanged(Affinity(cidr=block, node=name, state=AffinityState.CONFIRMED)),
+    ]
+
+
+def kernel() -> list[ev.Event]:
+    """Two uplinks, their connected routes, and an underlay that reaches the nodes through both."""
+    links = [ev.LinkChanged(name=f"eth{n}", index=n, up=True, mtu_bytes=1500) for n in (1, 2)]
+    connected = [
+        ev.ForeignRouteChanged(prefix=P("10.1.11.0/31"), metric=0, hops=(("eth1", None),)),
+        ev.ForeignRouteChanged(prefix=P("10.1.21.0/31"), metric=0, hops=(("eth2", None),)),
+        ev.ForeignRouteChanged(prefix=P("10.0.0.0/24"), metric=0, hops=(("eth1", TOR1), ("eth2", TOR2))),
+    ]
+    return [*links, *connected, ev.KernelSynced()]
+
+
+def store() -> list[ev.Event]:
+    """Three nodes, each with a block, all alive."""
+    events: list[ev.Event] = [ev.PoolChanged(POOL)]
+    for number, block in ((1, OWN_BLOCK), (2, BLOCK2), (3, BLOCK3)):
+        events += [ev.NodeChanged(node(number)), ev.NodeAlive(f"node{number}"), *owned(block, f"node{number}")]
+    return events
+
+
+def session(number: int, *events: ev.Event, restart_s: int = 0) -> list[ev.Event]:
+    """Bring a session up: OPEN, the routes, End-of-RIB."""
+    tor = (TOR1, TOR2)[number - 1]
+    return [ev.PeerUp(tor, opened(number, restart_s)), *events, ev.EndOfRib(tor, Family.IPV4)]
+
+
+def bgp() -> list[ev.Event]:
+    return [
+        ev.SpeakerUp(),
+        *session(1, learned(TOR1, BLOCK2), learned(TOR1, BLOCK3, last=65003)),
+        *session(2, learned(TOR2, BLOCK2), learned(TOR2, BLOCK3, last=65003)),
+    ]
+
+
+def whole() -> list[ev.Event]:
+    return [CONFIGURED, *kernel(), *store(), ev.StoreSynced(), *bgp()]
+
+
+def feed(pipeline: Pipeline, events: Iterable[ev.Event], now: float = 0.0) -> Pipeline:
+    """Handle *events* at *now*, settling after each."""
+    for event in events:
+        pipeline.handle(event, now)
+        while pipeline.settle(100):
+            pass
+    return pipeline
+
+
+def running() -> Pipeline:
+    """A pipeline that has seen the whole cluster."""
+    return feed(Pipeline(), whole())
+
+
+def tables(pipeline: Pipeline) -> dict[str, dict[object, object]]:
+    every = pipeline.tables
+    return {
+        table.name: dict(table.items()) for table in (every.kernel, every.adj_rib_out, every.neighbors, every.claims)
+    }
