@@ -1,0 +1,22 @@
+"""What holds for every test: with CI=true a skipped test is a failure."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+MARKS = {"core", "netns", "lab", "bench"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test without a tier would never run: refuse it."""
+    lost = [item.nodeid for item in items if not MARKS & {mark.name for mark in item.iter_markers()}]
+    if lost:
+        raise pytest.UsageError(f"no tier is marked ({', '.join(sorted(MARKS))}): {', '.join(lost[:5])}")
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Turn a skip into a failure where nobody would read that it was skipped."""
+    if report.skipped and os.environ.get("CI") == "true" and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
