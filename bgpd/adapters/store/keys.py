@@ -1,0 +1,131 @@
+"""Keys of the store: Calico's etcd layout (calico.md 1.4), and ours under ``/bgpd/v1/``.
+
+A CIDR in a key has "-" for its "/" (IPv6 colons stay). Each ``parse`` is the inverse of its ``key``, so that what one
+writes the other reads.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from bgpd.model.prefix import Family, Prefix
+
+IPAM = "/calico/ipam/v2/"
+IPAM_CONFIG = IPAM + "config"
+BLOCKS = IPAM + "assignment/"
+HOSTS = IPAM + "host/"
+HANDLES = IPAM + "handle/"
+RESOURCES = "/calico/resources/v3/projectcalico.org/"
+POOLS = RESOURCES + "ippools/"
+NODES = RESOURCES + "nodes/"
+OURS = "/bgpd/v1/"
+OUR_NODES = OURS + "nodes/"
+DEFAULT_POOL = OURS + "default-pool"
+"""Written with each default pool: two nodes that find no pool at once differ here even if their pools have different
+names."""
+
+
+class Malformed(ValueError):  # noqa: N818 - what it is about, not that it is an error
+    """A stored key or value is not what its place demands; skip it and tell people."""
+
+    def __init__(self, key: str, defect: str) -> None:
+        super().__init__(f"{key}: {defect}")
+        self.key = key
+        self.defect = defect
+
+
+class PoolKey(msgspec.Struct, frozen=True):
+    name: str
+
+
+class NodeKey(msgspec.Struct, frozen=True):
+    name: str
+
+
+class AliveKey(msgspec.Struct, frozen=True):
+    """A node's leased key."""
+
+    name: str
+
+
+class BlockKey(msgspec.Struct, frozen=True):
+    cidr: Prefix
+
+
+class AffinityKey(msgspec.Struct, frozen=True):
+    node: str
+    cidr: Prefix
+
+
+Key = PoolKey | NodeKey | AliveKey | BlockKey | AffinityKey
+
+
+def pool_key(name: str) -> str:
+    return POOLS + name
+
+
+def node_key(name: str) -> str:
+    return NODES + name
+
+
+def alive_key(name: str) -> str:
+    return f"{OUR_NODES}{name}/alive"
+
+
+def handle_key(handle_id: str) -> str:
+    return HANDLES + handle_id
+
+
+def block_key(cidr: Prefix) -> str:
+    return f"{BLOCKS}{cidr.family!s}/block/{_dashed(cidr)}"
+
+
+def affinities_prefix(node: str, family: Family) -> str:
+    """Return what the keys of all affinities of *node* begin with."""
+    return f"{HOSTS}{node}/{family!s}/block/"
+
+
+def affinity_key(node: str, cidr: Prefix) -> str:
+    return affinities_prefix(node, cidr.family) + _dashed(cidr)
+
+
+def parse(key: str) -> Key | None:
+    """Say what a key is about; None for a key that is none of ours to watch. Raises Malformed for a bad CIDR or name in a known place."""
+    if key.startswith(POOLS):
+        return PoolKey(_name(key, POOLS))
+    if key.startswith(NODES):
+        return NodeKey(_name(key, NODES))
+    if key.startswith(OUR_NODES) and key.endswith("/alive"):
+        return AliveKey(_name(key.removesuffix("/alive"), OUR_NODES))
+    if key.startswith(BLOCKS):
+        return BlockKey(_cidr(key, key.removeprefix(BLOCKS)))
+    if key.startswith(HOSTS):
+        node, _, rest = key.removeprefix(HOSTS).partition("/")
+        if not node:
+            raise Malformed(key, "the node's name is empty")
+        return AffinityKey(node, _cidr(key, rest))
+    return None
+
+
+def _name(key: str, prefix: str) -> str:
+    name = key.removeprefix(prefix)
+    if not name or "/" in name:
+        raise Malformed(key, f"{name!r} is not a name")
+    return name
+
+
+def _cidr(key: str, place: str) -> Prefix:
+    """Read ``ipv4/block/10.0.0.0-26``."""
+    family, _, rest = place.partition("/block/")
+    head, dash, tail = rest.rpartition("-")
+    try:
+        cidr = Prefix.parse(f"{head}/{tail}" if dash else rest)
+    except ValueError as error:
+        raise Malformed(key, str(error)) from error
+    if family != str(cidr.family):
+        raise Malformed(key, f"{cidr} is not below {family!r}")
+    return cidr
+
+
+def _dashed(cidr: Prefix) -> str:
+    return str(cidr).replace("/", "-")

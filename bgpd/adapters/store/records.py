@@ -1,0 +1,403 @@
+"""Stored values: Calico's JSON to and from our values (calico-formats.md).
+
+Laws: what we read from an object we read strictly, so a value of the wrong kind is Malformed, naming key and place;
+what we do not know of an object is kept when we rewrite it; fields that Calico omits when empty we omit too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import msgspec
+
+from bgpd.adapters.store import keys
+from bgpd.adapters.store.keys import Malformed
+from bgpd.core.ipam.allocate import BLOCKS_PER_NODE
+from bgpd.core.ipam.block import Attribute, BlockRecord, HandleRecord, defects
+from bgpd.model.node import Node
+from bgpd.model.pool import Affinity, AffinityState, Block, Fallback, Mode, Pool
+from bgpd.model.prefix import Address, Family, Prefix, parse_interface
+from bgpd.model.wire import from_builtin, to_builtin
+
+API_VERSION = "projectcalico.org/v3"
+FALLBACK_ANNOTATION = "bgpd.io/fallback"
+DEFAULT_BLOCK_SIZE = {Family.IPV4: 26, Family.IPV6: 122}
+
+T = TypeVar("T")
+
+
+def vtep_mac(node: str) -> str:
+    """Return the MAC address of a node's VXLAN device: ``66:`` and the first five bytes of SHA-1 of its name (calico.md 3.2)."""
+    digest = hashlib.sha1(node.encode(), usedforsecurity=False).digest()
+    return ":".join(f"{byte:02x}" for byte in b"\x66" + digest[:5])
+
+
+# ------------------------------------------------------------------ pools
+
+
+class _PoolSpec(msgspec.Struct, rename="camel"):
+    cidr: Prefix
+    block_size: int | None = None
+    vxlan_mode: Mode | str | None = None
+    disabled: bool = False
+    disable_bgp_export: bool = msgspec.field(default=False, name="disableBGPExport")
+    assignment_mode: str = "Automatic"
+
+
+class _Metadata(msgspec.Struct):
+    annotations: dict[str, str] | None = None
+
+
+class _PoolResource(msgspec.Struct):
+    spec: _PoolSpec
+    metadata: _Metadata = msgspec.field(default_factory=_Metadata)
+
+
+def pool_from(key: str, name: str, value: bytes) -> Pool:
+    """Read an IPPool; raises Malformed."""
+    resource = _decode(key, value, _PoolResource)
+    spec = resource.spec
+    family = spec.cidr.family
+    size = spec.block_size or DEFAULT_BLOCK_SIZE[family]
+    if not spec.cidr.length <= size <= family.bits:
+        raise Malformed(key, f"block size {size} does not fit pool {spec.cidr}")
+    fallback = (resource.metadata.annotations or {}).get(FALLBACK_ANNOTATION)
+    return Pool(
+        name=name,
+        cidr=spec.cidr,
+        block_size=size,
+        vxlan_mode=_member(key, "vxlanMode", Mode, spec.vxlan_mode or Mode.NEVER),
+        disabled=spec.disabled,
+        automatic=spec.assignment_mode in {"", "Automatic"},
+        disable_bgp_export=spec.disable_bgp_export,
+        fallback=None if fallback is None else _member(key, FALLBACK_ANNOTATION, Fallback, fallback),
+    )
+
+
+def pool_bytes(pool: Pool, now: datetime) -> bytes:
+    """Write a new IPPool, made at *now*."""
+    annotations = {} if pool.fallback is None else {"annotations": {FALLBACK_ANNOTATION: pool.fallback.value}}
+    spec: dict[str, object] = {
+        "cidr": str(pool.cidr),
+        "vxlanMode": pool.vxlan_mode.value,
+        "ipipMode": Mode.NEVER.value,
+        "natOutgoing": False,
+        "blockSize": pool.block_size,
+        "nodeSelector": "all()",
+        "allowedUses": ["Workload", "Tunnel"],
+        "assignmentMode": "Automatic" if pool.automatic else "Manual",
+    }
+    if pool.disabled:
+        spec["disabled"] = True
+    if pool.disable_bgp_export:
+        spec["disableBGPExport"] = True
+    metadata = {**_new_metadata(pool.name, now), **annotations}
+    return _encode({"kind": "IPPool", "apiVersion": API_VERSION, "metadata": metadata, "spec": spec})
+
+
+# ------------------------------------------------------------------ nodes
+
+
+class _NodeBgp(msgspec.Struct, rename="camel"):
+    as_number: int | str | None = None
+    ipv4_address: str | None = msgspec.field(default=None, name="ipv4Address")
+    ipv6_address: str | None = msgspec.field(default=None, name="ipv6Address")
+
+
+class _NodeSpec(msgspec.Struct):
+    bgp: _NodeBgp | None = None
+    mac: str | None = msgspec.field(default=None, name="vxlanTunnelMACAddr")
+
+
+class _NodeResource(msgspec.Struct):
+    spec: _NodeSpec = msgspec.field(default_factory=_NodeSpec)
+
+
+def node_from(key: str, name: str, value: bytes) -> Node:
+    """Read a Node; raises Malformed."""
+    spec = _decode(key, value, _NodeResource).spec
+    bgp = spec.bgp or _NodeBgp()
+    ipv4_address, ipv4_subnet = _interface(key, bgp.ipv4_address, Family.IPV4)
+    ipv6_address, ipv6_subnet = _interface(key, bgp.ipv6_address, Family.IPV6)
+    return Node(
+        name=name,
+        asn=_asn(key, bgp.as_number),
+        ipv4_address=ipv4_address,
+        ipv4_subnet=ipv4_subnet,
+        ipv6_address=ipv6_address,
+        ipv6_subnet=ipv6_subnet,
+        vtep_mac=_mac(key, spec.mac),
+    )
+
+
+def node_bytes(key: str, node: Node, stored: bytes | None, now: datetime) -> bytes:
+    """Write what we know of a node into its stored resource, or into a new one made at *now*; raises Malformed for a stored non-object."""
+    resource = _object(key, stored) if stored is not None else {}
+    if stored is None:
+        resource = {"kind": "Node", "apiVersion": API_VERSION, "metadata": _new_metadata(node.name, now), "spec": {}}
+    spec = _child(key, resource, "spec")
+    bgp = _child(key, spec, "bgp")
+    _set(bgp, "asNumber", node.asn)
+    _set(bgp, "ipv4Address", _interface_text(node.ipv4_address, node.ipv4_subnet))
+    _set(bgp, "ipv6Address", _interface_text(node.ipv6_address, node.ipv6_subnet))
+    _set(spec, "vxlanTunnelMACAddr", node.vtep_mac)
+    return _encode(resource)
+
+
+# ------------------------------------------------------------------ blocks, affinities, handles
+
+
+class _Attribute(msgspec.Struct):
+    handle_id: str | None = None
+    secondary: dict[str, str] | None = None
+
+
+class _Block(msgspec.Struct):
+    cidr: Prefix
+    allocations: list[int | None]
+    unallocated: list[int]
+    affinity: str | None = None
+    affinity_claim_time: str | None = None
+    attributes: list[_Attribute] | None = None
+    sequence_number: int = msgspec.field(default=0, name="sequenceNumber")
+    per_ordinal: dict[str, int] | None = msgspec.field(default=None, name="sequenceNumberForAllocation")
+    deleted: bool = False
+    host_affinity: str | None = msgspec.field(default=None, name="hostAffinity")
+
+
+_BLOCK_FIELDS = frozenset(field.encode_name for field in msgspec.structs.fields(_Block)) - {"hostAffinity"}
+_ATTRIBUTE_FIELDS = frozenset(field.encode_name for field in msgspec.structs.fields(_Attribute))
+
+
+def block_from(key: str, cidr: Prefix, value: bytes) -> BlockRecord:
+    """Read a block record; raises Malformed also for one whose invariants are broken, or that is about another CIDR than its key."""
+    known = _decode(key, value, _Block)
+    whole = _object(key, value)
+    raw_attributes = whole.get("attributes") or []
+    record = BlockRecord(
+        cidr=known.cidr,
+        affinity=known.affinity or (f"host:{known.host_affinity}" if known.host_affinity else None),
+        affinity_claim_time=known.affinity_claim_time,
+        allocations=tuple(known.allocations),
+        unallocated=tuple(known.unallocated),
+        attributes=tuple(
+            Attribute(handle_id=one.handle_id, secondary=one.secondary or {}, extra=_rest(raw, _ATTRIBUTE_FIELDS))
+            for one, raw in zip(known.attributes or [], raw_attributes, strict=True)
+        ),
+        sequence_number=known.sequence_number,
+        sequence_number_for_allocation=known.per_ordinal or {},
+        deleted=known.deleted,
+        extra=_rest(whole, _BLOCK_FIELDS),
+    )
+    if record.cidr != cidr:
+        raise Malformed(key, f"the value is about block {record.cidr}")
+    if found := defects(record):
+        raise Malformed(key, "; ".join(found))
+    return record
+
+
+def block_bytes(record: BlockRecord) -> bytes:
+    return _encode(
+        {
+            "cidr": str(record.cidr),
+            "affinity": record.affinity,
+            "affinity_claim_time": record.affinity_claim_time,
+            "allocations": record.allocations,
+            "unallocated": record.unallocated,
+            "attributes": [
+                {"handle_id": one.handle_id, "secondary": one.secondary, **one.extra}
+                if one.handle_id is not None or one.secondary
+                else dict(one.extra)
+                for one in record.attributes
+            ],
+            "sequenceNumber": record.sequence_number,
+            "sequenceNumberForAllocation": record.sequence_number_for_allocation,
+            "deleted": record.deleted,
+            **record.extra,
+        }
+    )
+
+
+def block_view(record: BlockRecord) -> Block:
+    """Return what decisions need of a block."""
+    return Block(cidr=record.cidr, node=record.node, in_use=record.in_use)
+
+
+class _Affinity(msgspec.Struct):
+    state: str | None = None
+
+
+def affinity_from(key: str, node: str, cidr: Prefix, value: bytes) -> Affinity:
+    """Read an affinity; an empty value or state is confirmed (calico.md 1.3). Raises Malformed."""
+    state = _decode(key, value, _Affinity).state if value.strip() else None
+    return Affinity(cidr=cidr, node=node, state=_member(key, "state", AffinityState, state or AffinityState.CONFIRMED))
+
+
+def affinity_bytes(key: str, state: AffinityState, stored: bytes | None) -> bytes:
+    """Write an affinity's state; raises Malformed for a stored non-object."""
+    whole = _object(key, stored) if stored and stored.strip() else {"deleted": False}
+    return _encode({"state": state.value} | {name: value for name, value in whole.items() if name != "state"})
+
+
+class _Handle(msgspec.Struct):
+    block: dict[str, int] | None = None
+    deleted: bool = False
+
+
+def handle_from(key: str, handle_id: str, value: bytes) -> HandleRecord:
+    """Read a handle; raises Malformed."""
+    known = _decode(key, value, _Handle)
+    extra = _rest(_object(key, value), frozenset({"block", "deleted"}))
+    return HandleRecord(handle_id=handle_id, block=known.block or {}, deleted=known.deleted, extra=extra)
+
+
+def handle_bytes(record: HandleRecord) -> bytes:
+    return _encode({"block": record.block, "deleted": record.deleted, **record.extra})
+
+
+# ------------------------------------------------------------------ configuration, liveness
+
+
+class IpamConfig(msgspec.Struct, frozen=True):
+    """IPAM settings of the cluster; absent means the defaults, which reading never stores."""
+
+    auto_allocate_blocks: bool = True
+    max_blocks_per_host: int = msgspec.field(default=0, name="maxBlocksPerHost")
+
+    @property
+    def limit(self) -> int:
+        """Blocks that one node may hold."""
+        return self.max_blocks_per_host or BLOCKS_PER_NODE
+
+
+class _StoredIpamConfig(msgspec.Struct):
+    """As stored: a field is omitted when it is zero, so ``auto_allocate_blocks`` absent in an object means false."""
+
+    auto_allocate_blocks: bool = False
+    max_blocks_per_host: int = msgspec.field(default=0, name="maxBlocksPerHost")
+
+
+def ipam_config_from(value: bytes | None) -> IpamConfig:
+    """Read the IPAM configuration; None: there is none. Raises Malformed."""
+    if value is None:
+        return IpamConfig()
+    stored = _decode(keys.IPAM_CONFIG, value, _StoredIpamConfig)
+    return IpamConfig(stored.auto_allocate_blocks, stored.max_blocks_per_host)
+
+
+class Alive(msgspec.Struct, frozen=True, kw_only=True):
+    """Value of a node's leased key: which process holds the name."""
+
+    pid: int
+    started: int
+    """Start time of the process in clock ticks since boot (/proc/PID/stat field 22): a pid alone is used again."""
+    boot_id: str
+    host: str
+    since: float
+    """Seconds since the epoch."""
+
+
+def alive_from(key: str, value: bytes) -> Alive:
+    """Read a liveness record; raises Malformed."""
+    return _decode(key, value, Alive)
+
+
+def alive_bytes(record: Alive) -> bytes:
+    return msgspec.json.encode(record)
+
+
+# ------------------------------------------------------------------ parts
+
+
+def _decode(key: str, value: bytes, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(value, type=kind, dec_hook=from_builtin)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Malformed(key, str(error)) from error
+
+
+def _object(key: str, value: bytes) -> dict[str, Any]:
+    return _decode(key, value, dict[str, Any])
+
+
+def _encode(value: object) -> bytes:
+    return msgspec.json.encode(value, enc_hook=to_builtin)
+
+
+def _rest(whole: Mapping[str, object], known: frozenset[str]) -> dict[str, object]:
+    return {name: value for name, value in whole.items() if name not in known}
+
+
+def _child(key: str, parent: dict[str, Any], name: str) -> dict[str, Any]:
+    child = parent.get(name)
+    if child is None:
+        child = parent[name] = {}
+    if not isinstance(child, dict):
+        raise Malformed(key, f"{name} is not an object")
+    return child
+
+
+def _set(parent: dict[str, Any], name: str, value: object) -> None:
+    """Set a field; None leaves what is stored, since somebody else may keep it."""
+    if value is not None:
+        parent[name] = value
+
+
+def _new_metadata(name: str, now: datetime) -> dict[str, object]:
+    created = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {"name": name, "uid": str(uuid.uuid4()), "creationTimestamp": created}
+
+
+Choice = TypeVar("Choice", Mode, Fallback, AffinityState)
+
+
+def _member(key: str, field: str, kind: type[Choice], value: str) -> Choice:
+    try:
+        return kind(value)
+    except ValueError as error:
+        raise Malformed(key, f"{field} {value!r} is none of {', '.join(kind)}") from error
+
+
+def _interface(key: str, text: str | None, family: Family) -> tuple[Address | None, Prefix | None]:
+    if not text:
+        return None, None
+    try:
+        address, subnet = parse_interface(text)
+    except ValueError as error:
+        raise Malformed(key, f"ipv{family.value}Address: {error}") from error
+    if address.family is not family:
+        raise Malformed(key, f"ipv{family.value}Address {text} is of the other family")
+    return address, subnet
+
+
+def _interface_text(address: Address | None, subnet: Prefix | None) -> str | None:
+    if address is None:
+        return None
+    return f"{address}/{subnet.length if subnet is not None else address.family.bits}"
+
+
+def _asn(key: str, value: int | str | None) -> int | None:
+    """Read an AS number written as a number, as text or dotted (RFC 5396)."""
+    if value is None:
+        return None
+    try:
+        high, dot, low = str(value).partition(".")
+        number = (int(high) << 16) + int(low) if dot else int(high)
+    except ValueError as error:
+        raise Malformed(key, f"asNumber {value!r} is not an AS number") from error
+    if not 0 <= number <= 0xFFFFFFFF:
+        raise Malformed(key, f"asNumber {value!r} is out of range")
+    return number
+
+
+def _mac(key: str, text: str | None) -> str | None:
+    if not text:
+        return None
+    parts = text.lower().split(":")
+    if len(parts) != 6 or any(len(part) != 2 or set(part) - set("0123456789abcdef") for part in parts):
+        raise Malformed(key, f"vxlanTunnelMACAddr {text!r} is not a MAC address")
+    return text.lower()

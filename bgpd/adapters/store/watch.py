@@ -1,0 +1,150 @@
+"""The store as a source of events: everything that decisions need of it, read once and then watched.
+
+Laws: an event says that a value differs from the one delivered before, so reading anew after an outage repeats nothing
+and misses no removal; a value that cannot be read keeps its last good meaning and is told once; the store's loss is
+told once, and its return by StoreSynced after everything was read. Only the caller ends the watching (by cancelling
+it); what is not Transient or Compacted ends the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import assert_never
+
+from bgpd.adapters.store import keys
+from bgpd.adapters.store.base import Change, Compacted, Store, StoreError, Transient, read_all
+from bgpd.adapters.store.keys import Malformed
+from bgpd.adapters.store.records import affinity_from, block_from, block_view, node_from, pool_from
+from bgpd.model.event import (
+    AffinityChanged,
+    AffinityRemoved,
+    BlockChanged,
+    BlockRemoved,
+    Event,
+    NodeAlive,
+    NodeChanged,
+    NodeDead,
+    NodeRemoved,
+    PoolChanged,
+    PoolRemoved,
+    StoreLost,
+    StoreSynced,
+)
+from bgpd.model.notice import Notice
+
+PREFIXES = (keys.POOLS, keys.NODES, keys.OUR_NODES, keys.IPAM)
+"""What is read and watched; upstream first, so that early decisions have few gaps."""
+BACKOFF_FIRST_S = 0.1
+"""Pause before the first attempt to reach a lost store: a restarting server is back in about that time."""
+BACKOFF_MAX_S = 5.0
+"""Longest pause between attempts: an operator who mends a store sees its return without waiting."""
+
+
+class StoreSource:
+    """Owns the last delivered event of each key, which keys are unreadable, and whether the store is lost."""
+
+    def __init__(
+        self, store: Store, deliver: Callable[[Event], Awaitable[None]], notice: Callable[[Notice], None]
+    ) -> None:
+        self._store = store
+        self._deliver = deliver
+        self._notice = notice
+        self._known: dict[str, Event] = {}
+        """The event that tells the present value of each key."""
+        self._unreadable: dict[str, int] = {}
+        """Revision of each key that was told to be malformed."""
+        self._lost = False
+
+    async def run(self) -> None:
+        """Read, then watch, for ever; bounded back-off while the store cannot be read."""
+        pause_s = 0.0
+        while True:
+            try:
+                revision = await self._read()
+                self._lost = False
+                await self._deliver(StoreSynced())
+                pause_s = 0.0
+                await self._watch(revision + 1)
+            except Compacted as error:
+                self._notice(Notice("store.compacted", {"compact_revision": error.compact_revision}))
+            except Transient as error:
+                pause_s = max(pause_s, BACKOFF_FIRST_S)
+                if not self._lost:
+                    self._lost = True
+                    await self._deliver(StoreLost(error.reason))
+            # The first reading after a compaction is made at once; if writers outrun it again, it waits as well.
+            await asyncio.sleep(pause_s)
+            pause_s = min(max(2 * pause_s, BACKOFF_FIRST_S), BACKOFF_MAX_S)
+
+    async def _read(self) -> int:
+        """Deliver what differs from what is known; return the revision of which everything was read."""
+        revision = (await self._store.range(PREFIXES[0], limit=1)).revision
+        seen: set[str] = set()
+        for prefix in PREFIXES:
+            async for item in read_all(self._store, prefix, revision):
+                seen.add(item.key)
+                await self._handle(Change(item.key, item.value, item.mod_revision))
+        for key in [key for key in self._known if key not in seen]:
+            await self._handle(Change(key, None, revision))
+        for key in [key for key in self._unreadable if key not in seen]:
+            del self._unreadable[key]
+        return revision
+
+    async def _watch(self, revision: int) -> None:
+        """Watch all prefixes at once until one of them fails; raises what it raised."""
+        failures: list[StoreError] = []
+        try:
+            async with asyncio.TaskGroup() as group:
+                for prefix in PREFIXES:
+                    group.create_task(self._watch_prefix(prefix, revision))
+        except* StoreError as raised:
+            failures.extend(error for error in raised.exceptions if isinstance(error, StoreError))
+        # Reading anew answers a compaction as well, so a lost store is the one to tell.
+        raise next((error for error in failures if not isinstance(error, Compacted)), failures[0])
+
+    async def _watch_prefix(self, prefix: str, revision: int) -> None:
+        async for _, changes in self._store.watch(prefix, revision):
+            for change in changes:
+                await self._handle(change)
+
+    async def _handle(self, change: Change) -> None:
+        try:
+            event = _event(change)
+        except Malformed as error:
+            if self._unreadable.get(change.key) != change.mod_revision:
+                self._unreadable[change.key] = change.mod_revision
+                self._notice(Notice("record.skipped", {"key": error.key, "defect": error.defect}))
+            return
+        self._unreadable.pop(change.key, None)
+        before = self._known.get(change.key)
+        if event is None or event == before or (change.value is None and before is None):
+            return
+        # Known only once delivered: a cancelled delivery is repeated by the next reading.
+        await self._deliver(event)
+        if change.value is None:
+            del self._known[change.key]
+        else:
+            self._known[change.key] = event
+
+
+def _event(change: Change) -> Event | None:
+    """Say what a change means; None for a key that decisions do not need. Raises Malformed."""
+    about = keys.parse(change.key)
+    key, value = change.key, change.value
+    match about:
+        case None:
+            return None
+        case keys.PoolKey(name=name):
+            return PoolRemoved(name) if value is None else PoolChanged(pool_from(key, name, value))
+        case keys.NodeKey(name=name):
+            return NodeRemoved(name) if value is None else NodeChanged(node_from(key, name, value))
+        case keys.AliveKey(name=name):
+            return NodeDead(name) if value is None else NodeAlive(name)
+        case keys.BlockKey(cidr=cidr):
+            return BlockRemoved(cidr) if value is None else BlockChanged(block_view(block_from(key, cidr, value)))
+        case keys.AffinityKey(node=node, cidr=cidr):
+            removed = AffinityRemoved(cidr, node)
+            return removed if value is None else AffinityChanged(affinity_from(key, node, cidr, value))
+        case _:
+            assert_never(about)
