@@ -1,0 +1,47 @@
+"""What ends the process: the only place that sees every exception. It logs the reason and returns the exit status; systemd restarts."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+
+import structlog
+
+from bgpd.adapters import log
+from bgpd.config.schema import Config
+from bgpd.daemon.wiring import Daemon, Fatal
+
+
+def main(config: Config, record: Path | None) -> int:
+    """Run the daemon until a signal or a failure ends it; returns the exit status: 0 stopped, 1 failed, 2 cannot start."""
+    log.configure(config.log.level, config.log.format)
+    logger = structlog.get_logger()
+    try:
+        asyncio.run(_until_signal(config, record))
+    except* Fatal as failed:
+        for error in _leaves(failed):
+            logger.error("daemon.refused", reason=str(error))
+        return 2
+    except* Exception as failed:  # noqa: BLE001 - the one place: anything unexpected ends the process, and is told
+        for error in _leaves(failed):
+            logger.error("daemon.failed", reason=f"{type(error).__name__}: {error}", exc_info=error)
+        return 1
+    logger.info("daemon.stopped")
+    return 0
+
+
+async def _until_signal(config: Config, record: Path | None) -> None:
+    """Run until SIGTERM or SIGINT; the kernel's routes stay as they are (law 3)."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await Daemon(config, record).run(stop)
+
+
+def _leaves(group: BaseExceptionGroup[Exception]) -> list[Exception]:
+    found: list[Exception] = []
+    for error in group.exceptions:
+        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found

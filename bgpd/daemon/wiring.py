@@ -1,0 +1,206 @@
+"""The assembly, in one function.
+
+Tasks and what flows between them (all events through one inbox, all desired state through tables):
+
+    store source ─┐                       ┌─► kernel reconciler ─► Kernel     (nexthops, groups, routes, neighbours, VXLAN)
+    Speaker      ─┼─► Inbox ─► core loop ─┼─► adj-rib-out, neighbors reconcilers ─► Speaker (ExaBGP, a process of its own)
+    Kernel       ─┘       ▲               └─► claims reconciler ─► store
+                          └── Converged ◄──── kernel reconciler
+    API server reads the pipeline and the kernel's reconciler. Liveness keeps the node's lease.
+
+One task that fails ends them all: the process exits non-zero, systemd restarts it, and state is rebuilt from the outside. Nothing is
+removed from the kernel on the way out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
+from typing import TypeVar
+
+import structlog
+
+from bgpd.adapters import clock, log
+from bgpd.adapters.exabgp.process import Speaker, SpeakerOptions
+from bgpd.adapters.netlink.routes import Kernel
+from bgpd.adapters.reconciler import Reconciler
+from bgpd.adapters.store.base import Broken, Store, Transient
+from bgpd.adapters.store.lease import Liveness, NameTaken, register
+from bgpd.adapters.store.open import open_store
+from bgpd.adapters.store.transact import ClaimTarget, assign_address, ensure_pool
+from bgpd.adapters.store.watch import StoreSource
+from bgpd.api.protocol import Refused
+from bgpd.api.server import Server
+from bgpd.config.schema import Config
+from bgpd.core.ipam.block import Refused as NoAddress
+from bgpd.core.pipeline import Pipeline
+from bgpd.daemon import loop
+from bgpd.daemon.record import Recorder
+from bgpd.daemon.views import DaemonViews
+from bgpd.flow.inbox import Inbox
+from bgpd.model.event import Converged
+from bgpd.model.forwarding import KernelKey, KernelRoute, KernelValue, RouteKey
+from bgpd.model.notice import Notice
+from bgpd.model.peer import Peer
+from bgpd.model.pool import BlockClaim
+from bgpd.model.prefix import Address, Prefix
+from bgpd.model.route import Announcement
+
+T = TypeVar("T")
+
+STORE_RETRY_S = 1.0
+"""Pause between attempts at the store's first writes (pool, node, lease): routing does not wait for them."""
+
+
+class Fatal(Exception):
+    """The daemon cannot run as configured: exit status 2, and a restart will not help."""
+
+
+class Daemon:
+    """Owns every part and its task."""
+
+    def __init__(self, config: Config, record: Path | None) -> None:
+        self._config = config
+        self._configured = config.configured()
+        self._inbox = Inbox()
+        self._pipeline = Pipeline()
+        try:
+            self._recorder = Recorder(record)
+        except OSError as error:
+            raise Fatal(f"cannot record to {record}: {error.strerror}") from error
+        self._store: Store = open_store(config.store.url)
+        self._kernel = Kernel(self._inbox.put, lambda keys: self._kernel_reconciler.drifted(keys))
+        self._speaker = Speaker(
+            SpeakerOptions(
+                runtime_dir=Path(config.speaker.runtime_dir), router_id=self._router_id(), mode=config.speaker.mode
+            ),
+            self._inbox.put,
+        )
+        tables = self._pipeline.tables
+        self._kernel_reconciler: Reconciler[KernelKey, KernelValue] = Reconciler(
+            tables.kernel,
+            self._kernel,
+            clock=clock.monotonic,
+            gate=lambda: self._pipeline.may_remove,
+            prepare=self._adopt,
+            converged=self._kernel_converged,
+            notice=self._notice,
+        )
+        self._adj_rib_out: Reconciler[tuple[Address, Prefix], Announcement] = Reconciler(
+            tables.adj_rib_out,
+            self._speaker.adj_rib_out,
+            clock=clock.monotonic,
+            gate=lambda: self._pipeline.store_known,
+            converged=self._announced,
+            notice=self._notice,
+        )
+        self._speaker.adj_rib_out.drifted = self._adj_rib_out.drifted
+        self._neighbors: Reconciler[Address, Peer] = Reconciler(
+            tables.neighbors, self._speaker.neighbors, clock=clock.monotonic, converged=_nothing, notice=self._notice
+        )
+        self._claims: Reconciler[str, BlockClaim] = Reconciler(
+            tables.claims, ClaimTarget(self._store), clock=clock.monotonic, converged=_nothing, notice=self._notice
+        )
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Run until *stop* is set or a part fails. Raises Fatal, or an ExceptionGroup of what failed."""
+        views = DaemonViews(
+            self._pipeline, self._kernel_reconciler, self._assign, self._router_id(), self._config.node.asn
+        )
+        server = Server(views, Path(self._config.api.socket))
+        source = StoreSource(self._store, self._inbox.put, self._notice)
+        await self._inbox.put(self._configured)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                running = [
+                    tasks.create_task(work)
+                    for work in (
+                        loop.run(self._pipeline, self._inbox, self._recorder, self._notice, self._advanced),
+                        self._run_kernel(),
+                        source.run(),
+                        self._join_cluster(),
+                        self._speaker.run(),
+                        self._kernel_reconciler.run(),
+                        self._adj_rib_out.run(),
+                        self._neighbors.run(),
+                        self._claims.run(),
+                    )
+                ]
+                await server.start()
+                structlog.get_logger().info("daemon.started", node=self._configured.node.name)
+                await stop.wait()
+                for task in running:
+                    task.cancel()
+        finally:
+            await server.stop()
+            await self._speaker.stop()
+            await self._store.close()
+            self._recorder.close()
+
+    # -------------------------------------------------------------- parts
+
+    async def _run_kernel(self) -> None:
+        await self._kernel.open()
+        try:
+            await self._kernel.run()
+        finally:
+            await self._kernel.close()
+
+    async def _join_cluster(self) -> None:
+        """Put our pool, our Node and our lease into the store, then keep the lease."""
+        liveness = Liveness(self._store, self._configured.node.name)
+        try:
+            await _until_stored(liveness.take)
+            pool = self._config.default_pool()
+            if pool is not None:
+                await _until_stored(lambda: ensure_pool(self._store, pool))
+            await _until_stored(lambda: register(self._store, self._configured.node))
+            await liveness.run()
+        except (NameTaken, Broken) as error:
+            raise Fatal(str(error)) from error
+
+    async def _assign(self, handle: str, pool: str | None) -> Address:
+        try:
+            answer = await assign_address(self._store, self._configured.node.name, handle, {}, pool)
+        except Transient as error:
+            raise Refused(f"the store is lost: {error.reason}") from error
+        if isinstance(answer, NoAddress):
+            raise Refused(answer.reason)
+        return answer
+
+    # -------------------------------------------------------------- seams
+
+    def _adopt(self, keys: Iterable[KernelKey]) -> None:
+        desired = ((key, self._pipeline.tables.kernel.get(key)) for key in keys if isinstance(key, RouteKey))
+        self._kernel.adopt((key, route) for key, route in desired if isinstance(route, KernelRoute))
+
+    def _advanced(self) -> None:
+        self._kernel_reconciler.wake()
+        self._adj_rib_out.wake()
+
+    async def _kernel_converged(self) -> None:
+        await self._inbox.put(Converged(self._kernel.name, self._pipeline.epoch))
+
+    async def _announced(self) -> None:
+        if self._pipeline.store_known:
+            await self._speaker.adj_rib_out.converged()
+
+    def _notice(self, notice: Notice) -> None:
+        log.tell(notice.name, notice.fields)
+
+    def _router_id(self) -> Address:
+        return self._config.router_id()
+
+
+async def _until_stored(write: Callable[[], Awaitable[T]]) -> T:
+    """Repeat *write* while the store is lost: each of these writes is idempotent."""
+    while True:
+        try:
+            return await write()
+        except Transient:
+            await asyncio.sleep(STORE_RETRY_S)
+
+
+async def _nothing() -> None:
+    """Nobody waits for this target."""

@@ -1,0 +1,186 @@
+"""The generic reconciler, against a target that refuses on demand."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from bgpd.adapters.reconciler import Reconciler, describe
+from bgpd.flow.table import Table
+from bgpd.model.forwarding import Leg, RouteKey
+from bgpd.model.notice import Notice
+from bgpd.model.prefix import Address, Prefix
+
+pytestmark = pytest.mark.core
+
+
+class Shelf:
+    """A target that keeps values in a dict, counts writes, and refuses the keys it is told to."""
+
+    name = "shelf"
+
+    def __init__(self, **held: int) -> None:
+        self.actual: dict[str, int] = dict(held)
+        self.refused: set[str] = set()
+        self.writes: list[tuple[str, int | None]] = []
+
+    async def apply(self, changes: Sequence[tuple[str, int | None]]) -> dict[str, str]:
+        failed = {}
+        for key, value in changes:
+            self.writes.append((key, value))
+            if key in self.refused:
+                failed[key] = "ENODEV"
+            elif value is None:
+                self.actual.pop(key, None)
+            else:
+                self.actual[key] = value
+        return failed
+
+
+class Bench:
+    """A reconciler on a shelf, with a clock that tests move."""
+
+    def __init__(self, shelf: Shelf, *, open_gate: bool = True) -> None:
+        self.table: Table[str, int] = Table("t")
+        self.shelf = shelf
+        self.now = 0.0
+        self.open = open_gate
+        self.notices: list[Notice] = []
+        self.rounds = 0
+        self.reconciler = Reconciler(
+            self.table,
+            shelf,
+            clock=lambda: self.now,
+            gate=lambda: self.open,
+            converged=self._converged,
+            notice=self.notices.append,
+        )
+
+    async def _converged(self) -> None:
+        self.rounds += 1
+
+    async def settle(self) -> None:
+        """Wake the reconciler and wait until it has nothing left to do."""
+        before = self.rounds
+        self.reconciler.wake()
+        async with asyncio.timeout(5):
+            while self.rounds == before:
+                await asyncio.sleep(0)
+
+
+def scenario(bench: Bench, *steps: object) -> None:
+    """Run *steps* (callables, awaited where they say so) beside the reconciler."""
+
+    async def play() -> None:
+        task = asyncio.ensure_future(bench.reconciler.run())
+        try:
+            for step in steps:
+                step()  # type: ignore[operator]
+                await bench.settle()
+        finally:
+            task.cancel()
+
+    asyncio.run(play())
+
+
+def test_drives_actual_to_desired() -> None:
+    """What is missing is added, what differs is changed, what is not desired is removed, what is equal is left alone."""
+    bench = Bench(Shelf(same=1, differs=1, stray=1))
+
+    def desire() -> None:
+        for key, value in (("same", 1), ("differs", 2), ("missing", 3)):
+            bench.table.set(key, value)
+
+    scenario(bench, desire)
+
+    assert {"same": 1, "differs": 2, "missing": 3} == bench.shelf.actual
+    assert {("differs", 2), ("missing", 3), ("stray", None)} == set(bench.shelf.writes)
+
+
+def test_shut_gate_adds_and_neither_changes_nor_removes() -> None:
+    """Law 3: before the decision is complete, only what is missing is written; opening the gate does the rest."""
+    bench = Bench(Shelf(differs=1, stray=1), open_gate=False)
+
+    def desire() -> None:
+        bench.table.set("differs", 2)
+        bench.table.set("missing", 3)
+
+    def held_back() -> None:
+        assert [("missing", 3)] == bench.shelf.writes
+        bench.open = True
+
+    scenario(bench, desire, held_back)
+
+    assert {"differs": 2, "missing": 3} == bench.shelf.actual
+
+
+def test_unchanged_restart_writes_nothing() -> None:
+    """With actual equal to desired, opening the gate costs no write."""
+    bench = Bench(Shelf(a=1, b=2), open_gate=False)
+
+    def desire() -> None:
+        bench.table.set("a", 1)
+        bench.table.set("b", 2)
+
+    def open_gate() -> None:
+        bench.open = True
+
+    scenario(bench, desire, open_gate)
+
+    assert [] == bench.shelf.writes
+
+
+def test_refused_key_is_retried_with_back_off_and_told_once() -> None:
+    """A refusal holds up no other key, is told once a reason, and is tried again when its time has come."""
+    bench = Bench(Shelf())
+    bench.shelf.refused.add("bad")
+
+    def desire() -> None:
+        bench.table.set("bad", 1)
+        bench.table.set("good", 1)
+
+    def too_early() -> None:
+        assert {"good": 1} == bench.shelf.actual
+        bench.shelf.writes.clear()
+        bench.now = 0.05
+
+    def due() -> None:
+        assert [] == bench.shelf.writes
+        bench.now = 0.11
+
+    def healed() -> None:
+        assert [("bad", 1)] == bench.shelf.writes
+        bench.shelf.refused.clear()
+        bench.now = 10.0
+
+    scenario(bench, desire, too_early, due, healed)
+
+    assert {"good": 1, "bad": 1} == bench.shelf.actual
+    assert 1 == len(bench.notices)
+    assert 0 == len(bench.reconciler.failures)
+
+
+def test_drift_is_repaired() -> None:
+    """A key that the target reports as changed by others is set right."""
+    bench = Bench(Shelf())
+
+    def desire() -> None:
+        bench.table.set("a", 1)
+
+    def meddle() -> None:
+        bench.shelf.actual["a"] = 7
+        bench.shelf.actual["ghost"] = 1
+        bench.reconciler.drifted(["a", "ghost"])
+
+    scenario(bench, desire, meddle)
+
+    assert {"a": 1} == bench.shelf.actual
+
+
+def test_describe_writes_keys_for_people() -> None:
+    """A key is shown by the values of its fields."""
+    assert "10.0.0.0/8 254" == describe(RouteKey(Prefix.parse("10.0.0.0/8")))
+    assert "eth0 10.0.0.1 False" == describe(Leg("eth0", Address.parse("10.0.0.1")))
+    assert "10.0.0.1 10.0.0.0/8" == describe((Address.parse("10.0.0.1"), Prefix.parse("10.0.0.0/8")))
