@@ -145,6 +145,7 @@ def make(lab: topology.Topology, say: Say) -> LabState:
                 name=one.name,
                 netns=lab.netns(one.name),
                 image=one.image,
+                group=one.group,
                 env=node.environment(lab, one),
                 services=tuple(service.name for service in node.furnish(one).services),
                 workload_of=one.label(WORKLOAD_OF),
@@ -245,6 +246,7 @@ def attach(lab: topology.Topology, made: LabState, one: NodeState, say: Say) -> 
     """Give a workload an address of its node's block, the way Calico does: /32, a link-local gateway that the node proxies ARP for."""
     interface, end = next(pair for pair in lab.links_of(one.name) if pair[1].node == one.workload_of)
     owner = made.node(one.workload_of)
+    say(f"  {one.name:<10} waits for an address of {owner.name}'s block")
     address = assign(owner, one.name)
     mtu = str(WORKLOAD_MTU_BYTES)
     for line in (

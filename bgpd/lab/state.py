@@ -32,6 +32,7 @@ class NodeState(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     netns: str
     image: str
+    group: str = ""
     holder: Process | None = None
     """The ``unshare`` that waits for the init."""
     init: Process | None = None

@@ -1,0 +1,65 @@
+"""The tour that the README promises, with both makes of router: every check passes, and nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]
+
+TOP = Path(__file__).parents[2]
+TWO_TOR = TOP / "containerlab" / "two-tor" / "two-tor.clab.yml"
+
+
+@pytest.mark.parametrize("router", ["frr", "bird"])
+def test_tour_passes_every_check(router: str) -> None:
+    """The tour ends with no check failed, exit status 0, and no namespace, state or store file left."""
+    env = {key: value for key, value in os.environ.items() if key != "TOR_IMAGE"} | (
+        {"TOR_IMAGE": "bird"} if router == "bird" else {}
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-m", "bgpd.lab.tour", str(TWO_TOR)],
+        cwd=TOP,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    print(done.stdout, done.stderr)
+    summary = re.search(r"^(\d+) checks passed, (\d+) failed", done.stdout.strip().splitlines()[-1])
+    assert summary is not None
+    assert ("0", 0) == (summary[2], done.returncode)
+    assert int(summary[1]) >= 25
+    assert [] == list(Path("/run/netns").glob("clab-two-tor-*"))
+    assert not Path("/run/bgpd-lab/two-tor").exists()
+    assert [".gitignore"] == [path.name for path in (TWO_TOR.parent / "store").iterdir()]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [(["--router", "cisco"], 2, "frr or bird"), (["--frobnicate"], 2, "unknown argument"), (["--help"], 0, "--keep")],
+)
+def test_quickstart_refuses_what_it_does_not_know(arguments: list[str], status: int, words: str) -> None:
+    """A wrong argument is one sentence and exit 2, before anything is installed."""
+    done = subprocess.run(
+        [TOP / "containerlab" / "quickstart", *arguments], capture_output=True, text=True, check=False
+    )
+
+    assert status == done.returncode
+    assert words in done.stdout + done.stderr
+
+
+def test_runner_lists_its_tiers() -> None:
+    """--help names every tier; an unknown one is exit 2."""
+    shown = subprocess.run([TOP / "tests" / "run", "--help"], capture_output=True, text=True, check=True).stdout
+    wrong = subprocess.run([TOP / "tests" / "run", "nothing"], capture_output=True, text=True, check=False)
+
+    assert all(tier in shown for tier in ("lint", "core", "netns", "lab", "bench"))
+    assert 2 == wrong.returncode
