@@ -1,0 +1,431 @@
+"""rtnetlink messages as bytes, both ways: routes, nexthops, neighbours, FDB entries; links and addresses are only read.
+
+Requests are whole messages whose sequence number and port are zero: socket.py stamps them. All are multiples of four bytes long.
+Decoders get a buffer with the bounds of a payload, and return a frozen value, or None for what nobody here asks for.
+
+Sources: include/uapi/linux/{rtnetlink,nexthop,neighbour,if_link,if_addr}.h.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from typing import Final
+
+import msgspec
+
+from bgpd.adapters.netlink.socket import HEADER, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST
+from bgpd.model.forwarding import Leg, RouteKey, RouteKind
+from bgpd.model.prefix import Address, Family, Prefix
+
+RTM_NEWLINK: Final = 16
+RTM_DELLINK: Final = 17
+RTM_GETLINK: Final = 18
+RTM_NEWADDR: Final = 20
+RTM_DELADDR: Final = 21
+RTM_GETADDR: Final = 22
+RTM_NEWROUTE: Final = 24
+RTM_DELROUTE: Final = 25
+RTM_GETROUTE: Final = 26
+RTM_NEWNEIGH: Final = 28
+RTM_DELNEIGH: Final = 29
+RTM_GETNEIGH: Final = 30
+RTM_NEWNEXTHOP: Final = 104
+RTM_DELNEXTHOP: Final = 105
+RTM_GETNEXTHOP: Final = 106
+
+CREATE: Final = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_EXCL
+"""Make a new one; EEXIST if there is one, whoever made it."""
+REPLACE: Final = NLM_F_REQUEST | NLM_F_REPLACE
+"""Change one; ENOENT if there is none."""
+PUT: Final = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_REPLACE
+"""Make or change; only where the key itself is ours."""
+REMOVE: Final = NLM_F_REQUEST
+
+AF_BRIDGE: Final = 7
+TYPE_OF_KIND: Final = {RouteKind.UNICAST: 1, RouteKind.BLACKHOLE: 6, RouteKind.UNREACHABLE: 7}
+KIND_OF_TYPE: Final = {number: kind for kind, number in TYPE_OF_KIND.items()}
+NUD_PERMANENT: Final = 0x80
+RTNH_F_DEAD: Final = 1
+DEFAULT_METRIC: Final = {Family.IPV4: 0, Family.IPV6: 1024}
+"""The metric of a route that was made without one: it is part of the kernel's key."""
+
+_RTNH_F_ONLINK: Final = 4
+_NTF_SELF: Final = 2
+_SCOPE_NOWHERE: Final = 255
+_IFF_UP: Final = 1
+_IFF_LOWER_UP: Final = 0x10000
+_IFA_F_TENTATIVE: Final = 0x40
+_IFA_F_DADFAILED: Final = 0x08
+_IFA_F_OPTIMISTIC: Final = 0x04
+
+_RTM: Final = struct.Struct("=BBBBBBBBI")  # family, dst_len, src_len, tos, table, protocol, scope, type, flags
+_NHM: Final = struct.Struct("=BBBBI")  # family, scope, protocol, reserved, flags
+_NDM: Final = struct.Struct("=BBHiHBB")  # family, pad, pad, ifindex, state, flags, type
+_IFI: Final = struct.Struct("=BBHiII")  # family, pad, type, index, flags, change
+_IFA: Final = struct.Struct("=BBBBI")  # family, prefixlen, flags, scope, index
+_RTNH: Final = struct.Struct("=HBBi")  # length, flags, weight - 1, ifindex
+_GROUP: Final = struct.Struct("=IBBH")  # id, weight - 1, weight high, reserved
+_ATTRIBUTE: Final = struct.Struct("=HH")
+_U8: Final = struct.Struct("=B")
+_U32: Final = struct.Struct("=I")
+_U16_NETWORK: Final = struct.Struct("!H")
+_ROUTE_V4: Final = struct.Struct("=IHHII BBBBBBBBI HHI HHI HHI")
+"""A whole IPv4 unicast route: header, rtmsg, RTA_TABLE, RTA_DST, RTA_NH_ID. One pack call is a third of the cost of five."""
+
+_RTA_DST: Final = 1
+_RTA_OIF: Final = 4
+_RTA_GATEWAY: Final = 5
+_RTA_PRIORITY: Final = 6
+_RTA_MULTIPATH: Final = 9
+_RTA_TABLE: Final = 15
+_RTA_VIA: Final = 18
+_RTA_NH_ID: Final = 30
+_NHA_ID: Final = 1
+_NHA_GROUP: Final = 2
+_NHA_OIF: Final = 5
+_NHA_GATEWAY: Final = 6
+_NDA_DST: Final = 1
+_NDA_LLADDR: Final = 2
+_NDA_IFINDEX: Final = 8
+_IFLA_ADDRESS: Final = 1
+_IFLA_IFNAME: Final = 3
+_IFLA_MTU: Final = 4
+_IFLA_LINKINFO: Final = 18
+_IFLA_INFO_KIND: Final = 1
+_IFLA_INFO_DATA: Final = 2
+_IFLA_VXLAN_ID: Final = 1
+_IFLA_VXLAN_LOCAL: Final = 4
+_IFLA_VXLAN_LEARNING: Final = 7
+_IFLA_VXLAN_PORT: Final = 15
+_IFLA_VXLAN_LOCAL6: Final = 17
+_IFA_ADDRESS: Final = 1
+_IFA_LOCAL: Final = 2
+_IFA_FLAGS: Final = 8
+
+Hop = tuple[int, Address | None, int]
+"""Interface index, gateway, RTNH_F_ flags."""
+
+
+class RouteEntry(msgspec.Struct, frozen=True):
+    """A route as the kernel tells it."""
+
+    prefix: Prefix
+    table: int
+    protocol: int
+    type: int
+    """RTN_…: 1 is unicast."""
+    metric: int
+    tos: int
+    nexthop_id: int
+    """0: none, look at *hops*."""
+    hops: tuple[Hop, ...]
+
+
+class NexthopEntry(msgspec.Struct, frozen=True):
+    """A nexthop object: a leg if it has an ifindex, a group if it has members, else a kind that we do not use."""
+
+    id: int
+    protocol: int
+    ifindex: int = 0
+    gateway: Address | None = None
+    onlink: bool = False
+    members: tuple[int, ...] = ()
+
+
+class LinkEntry(msgspec.Struct, frozen=True):
+    index: int
+    name: str
+    up: bool
+    """Administratively up and with carrier."""
+    enabled: bool
+    """Administratively up."""
+    mtu_bytes: int
+    mac: str
+    kind: str = ""
+    vni: int = 0
+    port: int = 0
+    local: Address | None = None
+    learning: bool = True
+
+
+class AddressEntry(msgspec.Struct, frozen=True):
+    index: int
+    address: Address
+    subnet: Prefix
+    usable: bool
+    """False while duplicate address detection runs, or after it failed."""
+
+
+class NeighbourEntry(msgspec.Struct, frozen=True):
+    index: int
+    fdb: bool
+    """A forwarding entry (frames to *mac* go to *address*), not a neighbour (*address* has *mac*)."""
+    address: Address | None
+    mac: str
+    permanent: bool
+
+
+# ------------------------------------------------------------------ requests
+
+
+def put_route(key: RouteKey, kind: RouteKind, nexthop_id: int, protocol: int, flags: int) -> bytes:
+    """A route by nexthop id (unicast), or one that drops. *flags*: CREATE or REPLACE, never PUT: the key may be another's."""
+    prefix = int(key.prefix)
+    network, length = prefix >> 8, prefix & 255
+    if kind is RouteKind.UNICAST and not network >> 128 and network:
+        # fmt: off
+        return _ROUTE_V4.pack(
+            52, RTM_NEWROUTE, flags, 0, 0,
+            socket.AF_INET, length, 0, 0, key.table if key.table < 256 else 0, protocol, 0, 1, 0,
+            8, _RTA_TABLE, key.table, 8, _RTA_DST, socket.htonl(network), 8, _RTA_NH_ID, nexthop_id,
+        )
+        # fmt: on
+    attributes = _route_key(key)
+    if kind is RouteKind.UNICAST:
+        attributes += _u32(_RTA_NH_ID, nexthop_id)
+    return _route(RTM_NEWROUTE, key, attributes, flags, protocol=protocol, scope=0, route_type=TYPE_OF_KIND[kind])
+
+
+def remove_route(key: RouteKey, protocol: int) -> bytes:
+    """Remove a route of that protocol, of any type and scope; ESRCH if there is none."""
+    return _route(RTM_DELROUTE, key, _route_key(key), REMOVE, protocol=protocol, scope=_SCOPE_NOWHERE, route_type=0)
+
+
+def put_leg(nexthop_id: int, leg: Leg, ifindex: int, protocol: int, flags: int) -> bytes:
+    """A nexthop object; *flags*: CREATE or PUT. Its family is its gateway's; a leg without a gateway is an IPv4 one."""
+    family = _family(leg.gateway) if leg.gateway is not None else socket.AF_INET
+    attributes = _u32(_NHA_ID, nexthop_id) + _u32(_NHA_OIF, ifindex)
+    if leg.gateway is not None:
+        attributes += _attribute(_NHA_GATEWAY, leg.gateway.packed)
+    onlink = _RTNH_F_ONLINK if leg.onlink else 0
+    return _message(RTM_NEWNEXTHOP, flags, _NHM.pack(family, 0, protocol, 0, onlink) + attributes)
+
+
+def put_group(nexthop_id: int, members: tuple[int, ...], protocol: int, flags: int) -> bytes:
+    """A group of equal weights: made (CREATE), or all its members replaced at once (PUT)."""
+    packed = b"".join(_GROUP.pack(member, 0, 0, 0) for member in members)
+    attributes = _u32(_NHA_ID, nexthop_id) + _attribute(_NHA_GROUP, packed)
+    return _message(RTM_NEWNEXTHOP, flags, _NHM.pack(socket.AF_UNSPEC, 0, protocol, 0, 0) + attributes)
+
+
+def remove_nexthop(nexthop_id: int) -> bytes:
+    """Remove a leg or a group; ENOENT if there is none. The kernel removes what points to it, too."""
+    return _message(RTM_DELNEXTHOP, REMOVE, bytes(_NHM.size) + _u32(_NHA_ID, nexthop_id))
+
+
+def put_neighbour(ifindex: int, address: Address, mac: str) -> bytes:
+    """A permanent neighbour entry."""
+    head = _NDM.pack(_family(address), 0, 0, ifindex, NUD_PERMANENT, 0, 0)
+    return _message(RTM_NEWNEIGH, PUT, head + _attribute(_NDA_DST, address.packed) + _attribute(_NDA_LLADDR, _mac(mac)))
+
+
+def remove_neighbour(ifindex: int, address: Address) -> bytes:
+    head = _NDM.pack(_family(address), 0, 0, ifindex, 0, 0, 0)
+    return _message(RTM_DELNEIGH, REMOVE, head + _attribute(_NDA_DST, address.packed))
+
+
+def put_fdb(ifindex: int, mac: str, address: Address) -> bytes:
+    """A permanent forwarding entry in the VXLAN device's own table."""
+    head = _NDM.pack(AF_BRIDGE, 0, 0, ifindex, NUD_PERMANENT, _NTF_SELF, 0)
+    return _message(RTM_NEWNEIGH, PUT, head + _attribute(_NDA_LLADDR, _mac(mac)) + _attribute(_NDA_DST, address.packed))
+
+
+def remove_fdb(ifindex: int, mac: str) -> bytes:
+    head = _NDM.pack(AF_BRIDGE, 0, 0, ifindex, NUD_PERMANENT, _NTF_SELF, 0)
+    return _message(RTM_DELNEIGH, REMOVE, head + _attribute(_NDA_LLADDR, _mac(mac)))
+
+
+def dump_links() -> bytes:
+    return _message(RTM_GETLINK, NLM_F_REQUEST | NLM_F_DUMP, bytes(_IFI.size))
+
+
+def dump_addresses() -> bytes:
+    return _message(RTM_GETADDR, NLM_F_REQUEST | NLM_F_DUMP, bytes(_IFA.size))
+
+
+def dump_nexthops() -> bytes:
+    return _message(RTM_GETNEXTHOP, NLM_F_REQUEST | NLM_F_DUMP, bytes(_NHM.size))
+
+
+def dump_routes(family: Family) -> bytes:
+    """Every table: ours may be in any, and the kernel's filter knows no "not ours"."""
+    number = socket.AF_INET if family is Family.IPV4 else socket.AF_INET6
+    return _message(RTM_GETROUTE, NLM_F_REQUEST | NLM_F_DUMP, _RTM.pack(number, 0, 0, 0, 0, 0, 0, 0, 0))
+
+
+def dump_neighbours(family: Family, ifindex: int) -> bytes:
+    """Neighbours on one device."""
+    number = socket.AF_INET if family is Family.IPV4 else socket.AF_INET6
+    head = _NDM.pack(number, 0, 0, 0, 0, 0, 0)
+    return _message(RTM_GETNEIGH, NLM_F_REQUEST | NLM_F_DUMP, head + _u32(_NDA_IFINDEX, ifindex))
+
+
+def dump_fdb(ifindex: int) -> bytes:
+    """Forwarding entries of one device."""
+    head = _NDM.pack(AF_BRIDGE, 0, 0, ifindex, 0, 0, 0)
+    return _message(RTM_GETNEIGH, NLM_F_REQUEST | NLM_F_DUMP, head)
+
+
+def _message(kind: int, flags: int, payload: bytes) -> bytes:
+    return HEADER.pack(16 + len(payload), kind, flags, 0, 0) + payload
+
+
+def _route(
+    kind: int, key: RouteKey, attributes: bytes, flags: int, *, protocol: int, scope: int, route_type: int
+) -> bytes:
+    family = socket.AF_INET6 if key.prefix.family is Family.IPV6 else socket.AF_INET
+    table = key.table if key.table < 256 else 0
+    return _message(
+        kind, flags, _RTM.pack(family, key.prefix.length, 0, 0, table, protocol, scope, route_type, 0) + attributes
+    )
+
+
+def _route_key(key: RouteKey) -> bytes:
+    attributes = _u32(_RTA_TABLE, key.table)
+    return attributes + _attribute(_RTA_DST, key.prefix.network.packed) if key.prefix.length else attributes
+
+
+def _attribute(kind: int, value: bytes) -> bytes:
+    return _ATTRIBUTE.pack(4 + len(value), kind) + value + bytes(-len(value) % 4)
+
+
+def _u32(kind: int, value: int) -> bytes:
+    return _ATTRIBUTE.pack(8, kind) + _U32.pack(value)
+
+
+def _family(address: Address) -> int:
+    return socket.AF_INET6 if address.family is Family.IPV6 else socket.AF_INET
+
+
+def _mac(text: str) -> bytes:
+    return bytes.fromhex(text.replace(":", ""))
+
+
+# ------------------------------------------------------------------ answers and notifications
+
+
+def _attributes(data: bytes, start: int, end: int) -> dict[int, bytes]:
+    """Split attributes; of one that is repeated the last counts. Flags in the type (nested, byte order) are dropped."""
+    found: dict[int, bytes] = {}
+    while start + 4 <= end:
+        length, kind = _ATTRIBUTE.unpack_from(data, start)
+        if length < 4:
+            break
+        found[kind & 0x3FFF] = data[start + 4 : start + length]
+        start += length + 3 & ~3
+    return found
+
+
+def decode_route(data: bytes, start: int, end: int) -> RouteEntry | None:
+    family, length, _, tos, table, protocol, _, kind, flags = _RTM.unpack_from(data, start)
+    if family not in {socket.AF_INET, socket.AF_INET6}:
+        return None
+    found = _attributes(data, start + 12, end)
+    if _RTA_TABLE in found:
+        table = _U32.unpack(found[_RTA_TABLE])[0]
+    packed = found.get(_RTA_DST) or bytes(4 if family == socket.AF_INET else 16)
+    prefix = Prefix.of(Address.from_packed(packed), length)
+    metric = _U32.unpack(found[_RTA_PRIORITY])[0] if _RTA_PRIORITY in found else 0
+    nexthop_id = _U32.unpack(found[_RTA_NH_ID])[0] if _RTA_NH_ID in found else 0
+    hops: tuple[Hop, ...] = ()
+    if not nexthop_id:
+        hops = _multipath(found[_RTA_MULTIPATH]) if _RTA_MULTIPATH in found else _single_hop(found, flags)
+    return RouteEntry(prefix, table, protocol, kind, metric, tos, nexthop_id, hops)
+
+
+def _single_hop(found: dict[int, bytes], flags: int) -> tuple[Hop, ...]:
+    if _RTA_OIF not in found:
+        return ()
+    return ((_U32.unpack(found[_RTA_OIF])[0], _gateway(found), flags & 0xFF),)
+
+
+def _multipath(data: bytes) -> tuple[Hop, ...]:
+    hops: list[Hop] = []
+    offset = 0
+    while offset + 8 <= len(data):
+        length, flags, _, ifindex = _RTNH.unpack_from(data, offset)
+        if length < 8:
+            break
+        hops.append((ifindex, _gateway(_attributes(data, offset + 8, offset + length)), flags))
+        offset += length + 3 & ~3
+    return tuple(hops)
+
+
+def _gateway(found: dict[int, bytes]) -> Address | None:
+    if _RTA_GATEWAY in found:
+        return Address.from_packed(found[_RTA_GATEWAY])
+    if _RTA_VIA in found:  # a gateway of another family (RFC 8950): family in two bytes, then the address
+        return Address.from_packed(found[_RTA_VIA][2:])
+    return None
+
+
+def decode_nexthop(data: bytes, start: int, end: int) -> NexthopEntry | None:
+    _, _, protocol, _, flags = _NHM.unpack_from(data, start)
+    found = _attributes(data, start + 8, end)
+    if _NHA_ID not in found:
+        return None
+    number = _U32.unpack(found[_NHA_ID])[0]
+    if _NHA_GROUP in found:
+        return NexthopEntry(
+            number, protocol, members=tuple(entry[0] for entry in _GROUP.iter_unpack(found[_NHA_GROUP]))
+        )
+    ifindex = _U32.unpack(found[_NHA_OIF])[0] if _NHA_OIF in found else 0
+    gateway = Address.from_packed(found[_NHA_GATEWAY]) if _NHA_GATEWAY in found else None
+    return NexthopEntry(number, protocol, ifindex, gateway, bool(flags & _RTNH_F_ONLINK))
+
+
+def decode_link(data: bytes, start: int, end: int) -> LinkEntry | None:
+    family, _, _, index, flags, _ = _IFI.unpack_from(data, start)
+    if family != socket.AF_UNSPEC:
+        return None  # a bridge port's own settings, not the link
+    found = _attributes(data, start + 16, end)
+    details = _attributes(found.get(_IFLA_LINKINFO, b""), 0, len(found.get(_IFLA_LINKINFO, b"")))
+    kind = details.get(_IFLA_INFO_KIND, b"").rstrip(b"\0").decode("ascii", "replace")
+    inner = details.get(_IFLA_INFO_DATA, b"") if kind == "vxlan" else b""
+    vxlan = _attributes(inner, 0, len(inner))
+    local = vxlan.get(_IFLA_VXLAN_LOCAL) or vxlan.get(_IFLA_VXLAN_LOCAL6)
+    return LinkEntry(
+        index=index,
+        name=found.get(_IFLA_IFNAME, b"").rstrip(b"\0").decode("utf-8", "replace"),
+        up=flags & (_IFF_UP | _IFF_LOWER_UP) == _IFF_UP | _IFF_LOWER_UP,
+        enabled=bool(flags & _IFF_UP),
+        mtu_bytes=_U32.unpack(found[_IFLA_MTU])[0] if _IFLA_MTU in found else 0,
+        mac=found.get(_IFLA_ADDRESS, b"").hex(":"),
+        kind=kind,
+        vni=_U32.unpack(vxlan[_IFLA_VXLAN_ID])[0] if _IFLA_VXLAN_ID in vxlan else 0,
+        port=_U16_NETWORK.unpack(vxlan[_IFLA_VXLAN_PORT])[0] if _IFLA_VXLAN_PORT in vxlan else 0,
+        local=Address.from_packed(local) if local else None,
+        learning=bool(_U8.unpack(vxlan[_IFLA_VXLAN_LEARNING])[0]) if _IFLA_VXLAN_LEARNING in vxlan else True,
+    )
+
+
+def decode_address(data: bytes, start: int, end: int) -> AddressEntry | None:
+    family, length, flags, _, index = _IFA.unpack_from(data, start)
+    if family not in {socket.AF_INET, socket.AF_INET6}:
+        return None
+    found = _attributes(data, start + 8, end)
+    remote = found.get(_IFA_ADDRESS)
+    own = found.get(_IFA_LOCAL) or remote
+    if own is None:
+        return None
+    if _IFA_FLAGS in found:
+        flags = _U32.unpack(found[_IFA_FLAGS])[0]
+    address = Address.from_packed(own)
+    # with a point-to-point address the link's prefix is the other end's
+    subnet = Prefix.of(Address.from_packed(remote) if remote else address, length)
+    settled = not flags & _IFA_F_TENTATIVE or bool(flags & _IFA_F_OPTIMISTIC)
+    return AddressEntry(index, address, subnet, settled and not flags & _IFA_F_DADFAILED)
+
+
+def decode_neighbour(data: bytes, start: int, end: int) -> NeighbourEntry | None:
+    family, _, _, index, state, _, _ = _NDM.unpack_from(data, start)
+    if family not in {socket.AF_INET, socket.AF_INET6, AF_BRIDGE}:
+        return None
+    found = _attributes(data, start + 12, end)
+    packed = found.get(_NDA_DST, b"")
+    address = Address.from_packed(packed) if len(packed) in {4, 16} else None
+    if address is None and family != AF_BRIDGE:
+        return None
+    mac = found.get(_NDA_LLADDR, b"").hex(":")
+    return NeighbourEntry(index, family == AF_BRIDGE, address, mac, bool(state & NUD_PERMANENT))

@@ -1,0 +1,82 @@
+"""The VXLAN device (RFC 7348) in Calico's wire format, by pyroute2: one VNI, one UDP port, learning off, up.
+
+Law: a device of our name that differs in what cannot be changed in place (VNI, port, outer address, learning, kind) is deleted and
+made again; MTU and MAC are changed in place, so that the routes through it stay.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import Any
+
+from pyroute2 import AsyncIPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from bgpd.adapters.netlink.encode import LinkEntry
+from bgpd.model.forwarding import VxlanDevice
+from bgpd.model.prefix import Address, Family
+
+NOTHING = Address(0)
+"""Outer address of a device that is not in our wire format."""
+
+
+def value_of(link: LinkEntry) -> VxlanDevice:
+    """Read a device as a value to compare with the desired one.
+
+    One that is not in our wire format (other kind, learning on) reads as VNI 0; one that is down carries nothing and reads as MTU 0.
+    """
+    ours = link.kind == "vxlan" and not link.learning
+    return VxlanDevice(
+        vni=link.vni if ours else 0,
+        port=link.port,
+        local=NOTHING if link.local is None else link.local,
+        mac=link.mac,
+        mtu_bytes=link.mtu_bytes if link.enabled else 0,
+    )
+
+
+async def ensure(name: str, wanted: VxlanDevice, present: LinkEntry | None) -> str | None:
+    """Make the device *name* as *wanted*, or change *present* into it. Returns the reason if the kernel refuses."""
+    try:
+        async with AsyncIPRoute() as route:
+            if present is not None and _is_other(value_of(present), wanted):
+                await route.link("del", index=present.index)
+                present = None
+            if present is None:
+                await route.link(
+                    "add", ifname=name, kind="vxlan", address=wanted.mac, mtu=wanted.mtu_bytes, **_wire(wanted)
+                )
+                (index,) = await route.link_lookup(ifname=name)
+                await route.link("set", index=index, state="up")
+            else:
+                changes: dict[str, Any] = {"mtu": wanted.mtu_bytes, "state": "up"}
+                if present.mac != wanted.mac:
+                    changes["address"] = wanted.mac
+                await route.link("set", index=present.index, **changes)
+    except NetlinkError as error:
+        return reason(error)
+    return None
+
+
+async def remove(index: int) -> str | None:
+    """Remove a device; one that is gone is no error. Returns the reason if the kernel refuses."""
+    try:
+        async with AsyncIPRoute() as route:
+            await route.link("del", index=index)
+    except NetlinkError as error:
+        return None if error.code == errno.ENODEV else reason(error)
+    return None
+
+
+def reason(error: NetlinkError) -> str:
+    return f"{errno.errorcode.get(error.code, error.code)}: {os.strerror(error.code)}"
+
+
+def _is_other(present: VxlanDevice, wanted: VxlanDevice) -> bool:
+    return (present.vni, present.port, present.local) != (wanted.vni, wanted.port, wanted.local)
+
+
+def _wire(wanted: VxlanDevice) -> dict[str, Any]:
+    local = "vxlan_local6" if wanted.local.family is Family.IPV6 else "vxlan_local"
+    return {"vxlan_id": wanted.vni, "vxlan_port": wanted.port, "vxlan_learning": 0, local: str(wanted.local)}

@@ -1,0 +1,281 @@
+"""What is ours in the kernel, as keys and values, and the ids behind them.
+
+Theory of operation: :class:`Mirror` follows two sources. What we did ourselves and the kernel accepted goes in by ``record``; what
+was read back or heard goes in by ``observe_…`` and ``forget_…``, and differences count as drift. It keeps the kernel's own rules of
+removal (net/ipv4/nexthop.c): a leg that goes shrinks its groups, a group without legs goes, and its routes go with it, all
+without a message.
+
+Laws: ours is what carries our protocol number and, for nexthops, an id of our range (law 4). A group found in the kernel whose
+meaning is unknown is called ``#<id>`` until it is adopted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from bgpd.adapters.netlink.encode import DEFAULT_METRIC, KIND_OF_TYPE, NeighbourEntry, NexthopEntry, RouteEntry
+from bgpd.model.forwarding import (
+    NEXTHOP_ID_FIRST,
+    NEXTHOP_ID_LAST,
+    VXLAN_DEVICE,
+    DeviceKey,
+    Fdb,
+    FdbKey,
+    Group,
+    GroupKey,
+    KernelKey,
+    KernelRoute,
+    KernelValue,
+    Leg,
+    Neighbour,
+    NeighbourKey,
+    Present,
+    RouteKey,
+    RouteKind,
+    VxlanDevice,
+)
+
+UNBOUND: Final = "#"
+"""First character of the name of a group that was found and not yet adopted."""
+_PRESENT: Final = Present()
+
+
+class Mirror:
+    """Owns *actual*, ids of legs and groups in both directions, who uses whom, and the keys that drifted."""
+
+    def __init__(self, protocol: int) -> None:
+        self.actual: dict[KernelKey, KernelValue] = {}
+        self.ids: dict[Leg | GroupKey, int] = {}
+        self._protocol = protocol
+        self._keys: dict[int, Leg | GroupKey] = {}
+        self._members: dict[int, tuple[int, ...]] = {}
+        self._routes_of: dict[GroupKey, set[RouteKey]] = {}
+        self._drifted: dict[KernelKey, KernelValue | None] = {}
+        """Key to what it was before."""
+
+    def take_drifted(self) -> list[KernelKey]:
+        """Return the keys that others changed since the last call; not those that are again as they were."""
+        drifted = [key for key, before in self._drifted.items() if self.actual.get(key) != before]
+        self._drifted.clear()
+        return drifted
+
+    def owns(self, number: int, protocol: int) -> bool:
+        return protocol == self._protocol and NEXTHOP_ID_FIRST <= number <= NEXTHOP_ID_LAST
+
+    def knows(self, number: int) -> bool:
+        return number in self._keys
+
+    # -------------------------------------------------------------- what we did
+
+    def claim(self, key: Leg | GroupKey, number: int) -> None:
+        """Give *key* an id, before the kernel has it: what follows in the same batch refers to it."""
+        self.ids[key] = number
+        self._keys[number] = key
+
+    def release(self, key: Leg | GroupKey) -> None:
+        """Take back a claim that the kernel refused."""
+        self._keys.pop(self.ids.pop(key), None)
+
+    def record(self, key: KernelKey, value: KernelValue | None) -> None:
+        """The kernel has accepted our change."""
+        if isinstance(key, Leg | GroupKey):
+            number = self.ids.get(key)
+            if number is None:
+                return
+            if value is None:
+                self._drop_nexthop(number, key)
+                return
+            if isinstance(value, Group):
+                self._members[number] = tuple(self.ids[leg] for leg in value.legs if leg in self.ids)
+        self._store(key, value)
+
+    def rename(self, names: dict[GroupKey, GroupKey]) -> None:
+        """Give groups that were found the names of what they stand for; nothing else changes, so it is no drift."""
+        for found, wanted in names.items():
+            number = self.ids.pop(found)
+            self.claim(wanted, number)
+            self.actual[wanted] = self.actual.pop(found)
+            routes = self._routes_of.pop(found, set())
+            self._routes_of.setdefault(wanted, set()).update(routes)
+            value = KernelRoute(RouteKind.UNICAST, wanted)
+            for route in routes:
+                self.actual[route] = value
+
+    # -------------------------------------------------------------- what we heard
+
+    def observe_device(self, value: VxlanDevice | None) -> None:
+        """Our device as it is; None: it is gone, and what was on it."""
+        self._observe(DeviceKey(VXLAN_DEVICE), value)
+        if value is None:
+            self.read_neighbours(())
+
+    def observe_nexthop(self, entry: NexthopEntry, device: str | None) -> None:
+        """A nexthop object of ours; *device* is the name of its interface."""
+        if entry.members:
+            if not isinstance(self._keys.get(entry.id), GroupKey):
+                self.forget_nexthop(entry.id)
+                self.claim(GroupKey(f"{UNBOUND}{entry.id}"), entry.id)
+            self._members[entry.id] = entry.members
+            self._refresh_group(entry.id)
+        elif device is not None:
+            leg = Leg(device, entry.gateway, entry.onlink)
+            if self._keys.get(entry.id) == leg:
+                self._observe(leg, _PRESENT)
+                return
+            self.forget_nexthop(entry.id, keep_groups=True)
+            self._keys[entry.id] = leg
+            self.ids.setdefault(leg, entry.id)
+            self._observe(leg, _PRESENT)
+            self._refresh_users(entry.id)
+
+    def forget_nexthop(self, number: int, *, keep_groups: bool = False) -> None:
+        """A nexthop object is gone; with *keep_groups* it was changed into another."""
+        key = self._keys.get(number)
+        if key is None:
+            return
+        self._drifted.setdefault(key, self.actual.get(key))
+        self._drop_nexthop(number, key, keep_groups=keep_groups)
+
+    def observe_route(self, entry: RouteEntry) -> None:
+        key = self.key_of(entry)
+        if key is None:
+            return
+        kind = KIND_OF_TYPE[entry.type]
+        group: GroupKey | None = None
+        if kind is RouteKind.UNICAST and entry.nexthop_id:
+            named = self._keys.get(entry.nexthop_id)
+            group = named if isinstance(named, GroupKey) else GroupKey(f"{UNBOUND}{entry.nexthop_id}")
+        self._observe(key, KernelRoute(kind, group))
+
+    def forget_route(self, entry: RouteEntry) -> None:
+        key = self.key_of(entry)
+        if key is not None:
+            self._observe(key, None)
+
+    def key_of(self, entry: RouteEntry) -> RouteKey | None:
+        """Return the key of a route, of whomever; None if no route of ours can have its place."""
+        if entry.tos or entry.metric != DEFAULT_METRIC[entry.prefix.family] or entry.type not in KIND_OF_TYPE:
+            return None
+        return RouteKey(entry.prefix, entry.table)
+
+    def displaced(self, entry: RouteEntry) -> None:
+        """Another's route has replaced what was in its place."""
+        self.forget_route(entry)
+
+    def observe_neighbour(self, entry: NeighbourEntry) -> None:
+        """An entry on our device, of either kind; only permanent ones count."""
+        read = _neighbour(entry)
+        if read is not None:
+            self._observe(read[0], read[1] if entry.permanent else None)
+
+    def forget_neighbour(self, entry: NeighbourEntry) -> None:
+        read = _neighbour(entry)
+        if read is not None:
+            self._observe(read[0], None)
+
+    # -------------------------------------------------------------- whole readings
+
+    def read_nexthops(self, entries: Iterable[tuple[NexthopEntry, str | None]]) -> None:
+        """Replace all nexthop objects by *entries* (of ours) with the names of their devices."""
+        entries = list(entries)
+        for number in self._keys.keys() - {entry.id for entry, _ in entries}:
+            self.forget_nexthop(number)
+        for entry, device in sorted(
+            entries, key=lambda pair: bool(pair[0].members)
+        ):  # legs first: groups are read by them
+            self.observe_nexthop(entry, device)
+
+    def read_routes(self, entries: Iterable[RouteEntry]) -> None:
+        """Replace all routes by *entries* (of ours)."""
+        seen: set[KernelKey] = set()
+        for entry in entries:
+            key = self.key_of(entry)
+            if key is not None:
+                seen.add(key)
+                self.observe_route(entry)
+        for gone in [key for key in self.actual if type(key) is RouteKey and key not in seen]:
+            self._observe(gone, None)
+
+    def read_neighbours(self, entries: Iterable[NeighbourEntry]) -> None:
+        """Replace all neighbour and forwarding entries of our device by *entries*."""
+        found = {read[0]: read[1] for entry in entries if entry.permanent and (read := _neighbour(entry)) is not None}
+        for gone in [key for key in self.actual if isinstance(key, NeighbourKey | FdbKey) and key not in found]:
+            self._observe(gone, None)
+        for key, value in found.items():
+            self._observe(key, value)
+
+    # -------------------------------------------------------------- inside
+
+    def _observe(self, key: KernelKey, value: KernelValue | None) -> None:
+        before = self.actual.get(key)
+        if before != value:
+            self._drifted.setdefault(key, before)
+            self._store(key, value)
+
+    def _store(self, key: KernelKey, value: KernelValue | None) -> None:
+        if type(key) is RouteKey:
+            before = self.actual.get(key)
+            if isinstance(before, KernelRoute) and before.group is not None:
+                self._routes_of.get(before.group, set()).discard(key)
+            if isinstance(value, KernelRoute) and value.group is not None:
+                self._routes_of.setdefault(value.group, set()).add(key)
+        if value is None:
+            self.actual.pop(key, None)
+        else:
+            self.actual[key] = value
+
+    def _drop_nexthop(self, number: int, key: Leg | GroupKey, *, keep_groups: bool = False) -> None:
+        """Follow the kernel in removing an id: shrink groups, drop what is left empty, and its routes."""
+        del self._keys[number]
+        self._members.pop(number, None)
+        if self.ids.get(key) == number:
+            del self.ids[key]
+            twin = (
+                next((other for other, same in self._keys.items() if same == key), None)
+                if isinstance(key, Leg)
+                else None
+            )
+            if twin is not None:  # another id with the same content, not made by us: the key stays, by that id
+                self.ids[key] = twin
+                self._drifted.setdefault(key, None)
+            else:
+                self._store(key, None)
+        if isinstance(key, GroupKey):
+            for route in self._routes_of.pop(key, set()):
+                self._observe(route, None)
+        elif not keep_groups:
+            for group, members in list(self._members.items()):
+                if number in members:
+                    self._shrink(group, tuple(member for member in members if member != number))
+
+    def _shrink(self, number: int, members: tuple[int, ...]) -> None:
+        self._members[number] = members
+        if members:
+            self._refresh_group(number)
+        else:
+            self.forget_nexthop(number)
+
+    def _refresh_users(self, number: int) -> None:
+        for group, members in list(self._members.items()):
+            if number in members:
+                self._refresh_group(group)
+
+    def _refresh_group(self, number: int) -> None:
+        key = self._keys.get(number)
+        if isinstance(key, GroupKey):
+            legs = [leg for member in self._members[number] if isinstance(leg := self._keys.get(member), Leg)]
+            self._observe(key, Group(tuple(sorted(legs, key=leg_order))))
+
+
+def leg_order(leg: Leg) -> tuple[str, int, bool]:
+    """Sort legs, also those without a gateway."""
+    return leg.device, -1 if leg.gateway is None else leg.gateway, leg.onlink
+
+
+def _neighbour(entry: NeighbourEntry) -> tuple[NeighbourKey, Neighbour] | tuple[FdbKey, Fdb] | None:
+    if entry.address is None:
+        return None
+    if entry.fdb:
+        return FdbKey(VXLAN_DEVICE, entry.mac), Fdb(entry.address)
+    return NeighbourKey(VXLAN_DEVICE, entry.address), Neighbour(entry.mac)

@@ -1,0 +1,479 @@
+"""The kernel as a target: what is ours in it (devices, neighbours, FDB, legs, groups, routes), kept as desired by the reconciler.
+
+Theory of operation: ``apply`` turns changes into messages in the given order and sends them in batches; the kernel's refusals come
+back by sequence number and become reasons by key. ``run`` listens. A notification that carries our own netlink port is the echo of
+what ``apply`` has recorded already, and is skipped. All else goes to the :class:`Surroundings` (events for the core) and the
+:class:`Mirror` (drift for the reconciler). A lock keeps apply, notifications and readings apart, so a reading never mixes with
+our own writes; events are delivered outside of it, because the inbox may wait.
+
+Laws: a route is *created* (never replaced) where we hold none, so another's route is never overwritten, and *removed* by protocol
+number, so another's is never deleted. A reading after a link event is coalesced (RESYNC_GAP_S). Nothing is removed on close.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Final, assert_never
+
+from bgpd.adapters.netlink import encode, links
+from bgpd.adapters.netlink.encode import NeighbourEntry, NexthopEntry, RouteEntry
+from bgpd.adapters.netlink.mirror import UNBOUND, Mirror
+from bgpd.adapters.netlink.monitor import GROUPS, Surroundings
+from bgpd.adapters.netlink.socket import MulticastSocket, NetlinkSocket, Refusal, split
+from bgpd.model.event import Event, KernelSynced
+from bgpd.model.forwarding import (
+    NEXTHOP_ID_FIRST,
+    NEXTHOP_ID_LAST,
+    PROTOCOL,
+    VXLAN_DEVICE,
+    DeviceKey,
+    Fdb,
+    FdbKey,
+    Group,
+    GroupKey,
+    KernelKey,
+    KernelRoute,
+    KernelValue,
+    Leg,
+    Neighbour,
+    NeighbourKey,
+    RouteKey,
+    RouteKind,
+    VxlanDevice,
+)
+from bgpd.model.prefix import Family
+
+RESYNC_GAP_S: Final = 0.5
+"""Least time between two readings of the kernel: the first follows a link event at once, a burst of them costs one more."""
+ABSENT: Final = frozenset({errno.ENOENT, errno.ESRCH, errno.ENODEV, errno.EADDRNOTAVAIL})
+"""Answers to a removal that mean that it is done."""
+
+_Change = tuple[KernelKey, KernelValue | None]
+
+
+class Kernel:
+    """Owns the sockets, the mirror of what is ours, the surroundings, and the events not yet delivered.
+
+    Call ``open`` in the network namespace to work in; then ``run`` in a task, and ``apply`` from one reconciler.
+    """
+
+    name = "kernel"
+
+    def __init__(
+        self,
+        deliver: Callable[[Event], Awaitable[None]],
+        drifted: Callable[[Iterable[KernelKey]], None],
+        protocol: int = PROTOCOL,
+    ) -> None:
+        self.actual: dict[KernelKey, KernelValue]
+        """What is ours in the kernel. Read it, never write it."""
+        self._deliver = deliver
+        self._drifted = drifted
+        self._protocol = protocol
+        self._mirror = Mirror(protocol)
+        self.actual = self._mirror.actual
+        self._around = Surroundings()
+        self._lock = asyncio.Lock()
+        self._delivery = asyncio.Lock()
+        self._outgoing: deque[Event] = deque()
+        self._next_id = NEXTHOP_ID_FIRST
+        self._lost = False
+        self._read_at = float("-inf")
+        self._socket: NetlinkSocket
+        self._listener: MulticastSocket
+
+    async def open(self) -> None:
+        """Open the sockets, read everything, deliver what there is, then KernelSynced.
+
+        Raises PermissionError without CAP_NET_ADMIN, OSError if the kernel does not answer: neither is worth a retry.
+        """
+        self._socket = NetlinkSocket()
+        self._listener = MulticastSocket(GROUPS)  # listens before it reads, so that no change is missed
+        async with self._lock:
+            await self._read_all(routes=True)
+            self._mirror.take_drifted()
+            self._outgoing.append(KernelSynced())
+        await self._hand_over()
+
+    async def run(self) -> None:
+        """Follow the kernel until cancelled. Raises OSError if its sockets fail."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._due_in_s()):
+                    await self._listener.readable()
+            async with self._lock:  # taken before the first byte is, or apply might overtake what we hold in hand
+                for datagram in self._drain():
+                    self._hear(datagram)
+                if self._due_in_s() == 0:
+                    await self._resync()
+            await self._hand_over()
+            self._report()
+            await asyncio.sleep(0)
+
+    def adopt(self, desired: Iterable[tuple[RouteKey, KernelRoute]]) -> None:
+        """Bind groups that were found to the desired groups whose routes already point to them.
+
+        Call it with what is desired before comparing with *actual*: then a restart with the same facts finds no difference.
+        """
+        names: dict[GroupKey, GroupKey] = {}
+        bound: set[GroupKey] = set()
+        for key, route in desired:
+            wanted = route.group
+            if wanted is None or wanted in bound or wanted in self._mirror.ids:
+                continue
+            present = self.actual.get(key)
+            found = present.group if isinstance(present, KernelRoute) else None
+            if found is None or found in names or not found.name.startswith(UNBOUND) or found not in self._mirror.ids:
+                continue
+            names[found] = wanted
+            bound.add(wanted)
+        self._mirror.rename(names)
+
+    async def apply(self, changes: Sequence[_Change]) -> dict[KernelKey, str]:
+        """Make *changes* in order (None removes); return why some failed. One that fails does not stop the others.
+
+        Raises OSError if the answers were lost: the kernel is read again, and the changes are to be made again by what differs.
+        """
+        failed: dict[KernelKey, str] = {}
+        async with self._lock:
+            batch: dict[KernelKey, tuple[KernelValue | None, bytes]] = {}
+            for key, value in changes:
+                if isinstance(key, DeviceKey) or key in batch:
+                    await self._send(batch, failed)
+                if isinstance(key, DeviceKey):
+                    await self._change_device(key, value, failed)
+                    continue
+                message = self._message(key, value)
+                if isinstance(message, str):
+                    failed[key] = message
+                elif message is not None:
+                    batch[key] = (value, message)
+            await self._send(batch, failed)
+        await self._hand_over()
+        self._report()
+        return failed
+
+    async def close(self) -> None:
+        """Close the sockets. What is in the kernel stays."""
+        self._socket.close()
+        self._listener.close()
+
+    # -------------------------------------------------------------- writing
+
+    async def _send(
+        self, batch: dict[KernelKey, tuple[KernelValue | None, bytes]], failed: dict[KernelKey, str]
+    ) -> None:
+        """Send what is in *batch*, record what was accepted, and empty it."""
+        if not batch:
+            return
+        keys = list(batch)
+        refused = await self._transact([message for _, message in batch.values()])
+        again: dict[KernelKey, tuple[KernelValue | None, bytes]] = {}
+        for position, key in enumerate(keys):
+            value = batch[key][0]
+            refusal = refused.get(position)
+            if refusal is None or (value is None and refusal.errno in ABSENT):
+                self._mirror.record(key, value)
+            elif (
+                isinstance(key, RouteKey) and value is not None and refusal.errno == errno.ENOENT and key in self.actual
+            ):
+                # it was to be replaced, and somebody has removed it meanwhile: the notification is still on its way
+                self._mirror.record(key, None)
+                again[key] = (value, self._route(key, value))
+            else:
+                self._refuse(key, value, refusal, failed)
+        batch.clear()
+        if again:  # created this time, so there is no third
+            await self._send(again, failed)
+
+    async def _transact(self, messages: Sequence[bytes]) -> dict[int, Refusal]:
+        try:
+            return await self._socket.transact(messages)
+        except OSError:
+            self._lost = True
+            raise
+
+    def _refuse(
+        self, key: KernelKey, value: KernelValue | None, refusal: Refusal, failed: dict[KernelKey, str]
+    ) -> None:
+        if isinstance(key, Leg | GroupKey) and value is not None and key not in self.actual and key in self._mirror.ids:
+            self._mirror.release(key)
+        failed[key] = str(refusal)
+
+    def _message(self, key: KernelKey, value: KernelValue | None) -> bytes | str | None:
+        """Encode a change; a string says why it cannot be made, None that there is nothing to do."""
+        match key:
+            case RouteKey():
+                return encode.remove_route(key, self._protocol) if value is None else self._route_or_reason(key, value)
+            case Leg() | GroupKey() if value is None:
+                number = self._mirror.ids.get(key)
+                return None if number is None else encode.remove_nexthop(number)
+            case Leg():
+                index = self._around.index(key.device)
+                return f"no device {key.device}" if index is None else self._leg(key, index)
+            case GroupKey():
+                return self._group(key, value)
+            case NeighbourKey() | FdbKey():
+                return self._neighbour(key, value)
+            case DeviceKey():
+                raise AssertionError("devices are not made by messages of ours")
+            case _:
+                assert_never(key)
+
+    def _route_or_reason(self, key: RouteKey, value: KernelValue) -> bytes | str:
+        assert isinstance(value, KernelRoute)
+        if value.kind is RouteKind.UNICAST and value.group not in self._mirror.ids:
+            return f"no group {value.group.name}" if value.group is not None else "a unicast route without a group"
+        return self._route(key, value)
+
+    def _route(self, key: RouteKey, value: KernelValue) -> bytes:
+        assert isinstance(value, KernelRoute)
+        number = 0 if value.group is None else self._mirror.ids[value.group]
+        flags = encode.REPLACE if key in self.actual else encode.CREATE
+        return encode.put_route(key, value.kind, number, self._protocol, flags)
+
+    def _leg(self, leg: Leg, index: int) -> bytes | str:
+        number = self._id(leg)
+        return (
+            number if isinstance(number, str) else encode.put_leg(number, leg, index, self._protocol, self._flags(leg))
+        )
+
+    def _group(self, key: GroupKey, value: KernelValue | None) -> bytes | str:
+        assert isinstance(value, Group)
+        missing = [leg for leg in value.legs if leg not in self._mirror.ids]
+        if missing:
+            return f"no leg via {missing[0].gateway} on {missing[0].device}"
+        if not value.legs:
+            return "a group without legs"
+        number = self._id(key)
+        if isinstance(number, str):
+            return number
+        members = tuple(self._mirror.ids[leg] for leg in value.legs)
+        return encode.put_group(number, members, self._protocol, self._flags(key))
+
+    def _neighbour(self, key: NeighbourKey | FdbKey, value: KernelValue | None) -> bytes | str | None:
+        if key.device != VXLAN_DEVICE:
+            return f"{key.device} is not a device of ours"
+        index = self._around.index(key.device)
+        if index is None:
+            return None if value is None else f"no device {key.device}"
+        if isinstance(key, FdbKey):
+            if value is None:
+                return encode.remove_fdb(index, key.mac)
+            assert isinstance(value, Fdb)
+            return encode.put_fdb(index, key.mac, value.address)
+        if value is None:
+            return encode.remove_neighbour(index, key.address)
+        assert isinstance(value, Neighbour)
+        return encode.put_neighbour(index, key.address, value.mac)
+
+    def _flags(self, key: Leg | GroupKey) -> int:
+        return encode.PUT if key in self.actual else encode.CREATE  # an id that we do not hold may be another's
+
+    def _id(self, key: Leg | GroupKey) -> int | str:
+        """Return the id of *key*, a new one if it has none. Ids are given round, so that a freed one rests."""
+        number = self._mirror.ids.get(key)
+        if number is not None:
+            return number
+        for _ in range(NEXTHOP_ID_LAST - NEXTHOP_ID_FIRST + 1):
+            number = self._next_id
+            self._next_id = number + 1 if number < NEXTHOP_ID_LAST else NEXTHOP_ID_FIRST
+            if not self._mirror.knows(number) and number not in self._around.nexthops:
+                self._mirror.claim(key, number)
+                return number
+        return f"every nexthop id of {NEXTHOP_ID_FIRST}-{NEXTHOP_ID_LAST} is in use"
+
+    async def _change_device(self, key: DeviceKey, value: KernelValue | None, failed: dict[KernelKey, str]) -> None:
+        if key.name != VXLAN_DEVICE:
+            failed[key] = f"{key.name} is not a device of ours"
+            return
+        present = self._around.link_named(key.name)
+        if value is not None:
+            assert isinstance(value, VxlanDevice)
+            reason = await links.ensure(key.name, value, present)
+        else:
+            reason = None if present is None else await links.remove(present.index)
+        if reason is None:
+            self._mirror.record(key, value)
+        else:
+            failed[key] = reason
+        # what the kernel said of links until now is older than what is read next: heard later, it would tell of a link that
+        # goes down and up again
+        while datagrams := self._drain():
+            for datagram in datagrams:
+                self._hear(datagram, links_too=False)
+        await self._read_links()
+        self._outgoing.extend(self._around.take_events())
+
+    # -------------------------------------------------------------- reading
+
+    async def _read_links(self) -> None:
+        entries = await self._socket.dump(
+            encode.dump_links(), lambda _, data, start, end: encode.decode_link(data, start, end)
+        )
+        self._around.read_links(entries)
+        self._observe_device()
+
+    async def _read_all(self, *, routes: bool) -> None:
+        """Read everything; our own routes only with *routes*: after link events they follow from the nexthops that are left."""
+        await self._read_links()
+        read = self._socket.dump
+        self._around.read_addresses(
+            await read(encode.dump_addresses(), lambda _, data, start, end: encode.decode_address(data, start, end))
+        )
+        nexthops = await read(
+            encode.dump_nexthops(), lambda _, data, start, end: encode.decode_nexthop(data, start, end)
+        )
+        self._around.read_nexthops(nexthops)
+        self._mirror.read_nexthops((entry, self._device_of(entry)) for entry in nexthops if self._is_ours(entry))
+        await self._read_neighbours()
+
+        def decode(_: int, data: bytes, start: int, end: int) -> RouteEntry | None:
+            if not routes and data[start + 5] == self._protocol:  # rtm_protocol
+                return None
+            return encode.decode_route(data, start, end)
+
+        found = [entry for family in Family for entry in await read(encode.dump_routes(family), decode)]
+        self._around.read_routes(entry for entry in found if entry.protocol != self._protocol)
+        if routes:
+            self._mirror.read_routes(entry for entry in found if entry.protocol == self._protocol)
+        self._outgoing.extend(self._around.take_events())
+        self._around.unsure = self._lost = False
+        self._read_at = asyncio.get_running_loop().time()
+
+    async def _read_neighbours(self) -> None:
+        index = self._around.index(VXLAN_DEVICE)
+        if index is None:
+            self._mirror.read_neighbours(())
+            return
+        requests = [encode.dump_neighbours(family, index) for family in Family] + [encode.dump_fdb(index)]
+        found: list[NeighbourEntry] = []
+        for request in requests:
+            try:
+                entries = await self._socket.dump(
+                    request, lambda _, data, start, end: encode.decode_neighbour(data, start, end)
+                )
+            except OSError as error:
+                if error.errno != errno.ENODEV:
+                    raise
+                return  # the device went this moment; its notification is on its way
+            found += [entry for entry in entries if entry.index == index]
+        self._mirror.read_neighbours(found)
+
+    async def _resync(self) -> None:
+        """Read again, after a link event or lost notifications."""
+        try:
+            await self._read_all(routes=self._lost)
+        except OSError as error:
+            if error.errno != errno.EINTR:
+                raise
+            self._read_at = asyncio.get_running_loop().time()  # the tables are changing: once more after the gap
+
+    def _due_in_s(self) -> float | None:
+        """Say in how many seconds to read again; None: not needed."""
+        if not self._lost and not self._around.unsure:
+            return None
+        return max(0.0, self._read_at + RESYNC_GAP_S - asyncio.get_running_loop().time())
+
+    # -------------------------------------------------------------- listening
+
+    def _drain(self) -> list[bytes]:
+        datagrams, lost = self._listener.drain()
+        self._lost |= lost
+        return datagrams
+
+    def _hear(self, datagram: bytes, *, links_too: bool = True) -> None:
+        for kind, flags, _, port, start, end in split(datagram):
+            own = port == self._socket.port
+            match kind:
+                case encode.RTM_NEWROUTE | encode.RTM_DELROUTE:
+                    if not own:
+                        self._hear_route(kind, flags, datagram, start, end)
+                case encode.RTM_NEWNEXTHOP | encode.RTM_DELNEXTHOP:
+                    self._hear_nexthop(kind, datagram, start, end, own=own)
+                case encode.RTM_NEWNEIGH | encode.RTM_DELNEIGH:
+                    if not own:
+                        self._hear_neighbour(kind, datagram, start, end)
+                case encode.RTM_NEWLINK | encode.RTM_DELLINK if links_too:
+                    self._hear_link(kind, datagram, start, end)
+                case encode.RTM_NEWADDR | encode.RTM_DELADDR:
+                    address = encode.decode_address(datagram, start, end)
+                    if address is not None:
+                        self._around.address(address, present=kind == encode.RTM_NEWADDR)
+        self._outgoing.extend(self._around.take_events())
+
+    def _hear_route(self, kind: int, flags: int, data: bytes, start: int, end: int) -> None:
+        entry = encode.decode_route(data, start, end)
+        if entry is None:
+            return
+        present = kind == encode.RTM_NEWROUTE
+        if entry.protocol != self._protocol:
+            self._around.route(entry, present=present, flags=flags)
+            if present and flags & encode.REPLACE & ~encode.REMOVE:
+                self._mirror.displaced(entry)
+        elif present:
+            self._mirror.observe_route(entry)
+        else:
+            self._mirror.forget_route(entry)
+
+    def _hear_nexthop(self, kind: int, data: bytes, start: int, end: int, *, own: bool) -> None:
+        entry = encode.decode_nexthop(data, start, end)
+        if entry is None:
+            return
+        if kind == encode.RTM_NEWNEXTHOP:
+            self._around.nexthop(entry)
+            if not own and self._is_ours(entry):
+                self._mirror.observe_nexthop(entry, self._device_of(entry))
+        else:
+            self._around.nexthop_gone(entry.id)
+            if not own:
+                self._mirror.forget_nexthop(entry.id)
+
+    def _hear_neighbour(self, kind: int, data: bytes, start: int, end: int) -> None:
+        index = self._around.index(VXLAN_DEVICE)
+        if index is None:
+            return
+        entry = encode.decode_neighbour(data, start, end)
+        if entry is None or entry.index != index:
+            return
+        if kind == encode.RTM_NEWNEIGH:
+            self._mirror.observe_neighbour(entry)
+        else:
+            self._mirror.forget_neighbour(entry)
+
+    def _hear_link(self, kind: int, data: bytes, start: int, end: int) -> None:
+        entry = encode.decode_link(data, start, end)
+        if entry is None:
+            return
+        if kind == encode.RTM_NEWLINK:
+            self._around.link(entry)
+        else:
+            self._around.link_gone(entry.index)
+        self._observe_device()
+
+    def _observe_device(self) -> None:
+        link = self._around.link_named(VXLAN_DEVICE)
+        self._mirror.observe_device(None if link is None else links.value_of(link))
+
+    def _is_ours(self, entry: NexthopEntry) -> bool:
+        return self._mirror.owns(entry.id, entry.protocol)
+
+    def _device_of(self, entry: NexthopEntry) -> str | None:
+        link = self._around.links.get(entry.ifindex)
+        return None if link is None else link.name
+
+    # -------------------------------------------------------------- telling
+
+    async def _hand_over(self) -> None:
+        async with self._delivery:  # apply and run both hand over: the order is that of the queue
+            while self._outgoing:
+                await self._deliver(self._outgoing.popleft())
+
+    def _report(self) -> None:
+        drifted = self._mirror.take_drifted()
+        if drifted:
+            self._drifted(drifted)

@@ -1,0 +1,343 @@
+"""A kernel in memory with the interface of the real target: for simulations, and for tests of what lies above.
+
+Theory of operation: it holds what a kernel holds (links, addresses, routes of others, and ours with nexthop ids), keeps the
+kernel's rules of who needs whom, and tells of changes as the netlink adapter does. One contract suite
+(tests/adapters/netlink/test_kernel_contract.py) runs against this and against the real one, so it is a verified fake.
+
+A second ``open`` is a restart of the daemon: groups are found without their names, and wait to be adopted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+import msgspec
+
+from bgpd.model.event import (
+    AddressAdded,
+    AddressRemoved,
+    Event,
+    ForeignRouteChanged,
+    ForeignRouteRemoved,
+    KernelSynced,
+    LinkChanged,
+    LinkRemoved,
+)
+from bgpd.model.forwarding import (
+    MAIN_TABLE,
+    NEXTHOP_ID_FIRST,
+    PROTOCOL,
+    VXLAN_DEVICE,
+    DeviceKey,
+    FdbKey,
+    Group,
+    GroupKey,
+    KernelKey,
+    KernelRoute,
+    KernelValue,
+    Leg,
+    NeighbourKey,
+    RouteKey,
+    RouteKind,
+    VxlanDevice,
+)
+from bgpd.model.prefix import Address, Family, Prefix, parse_interface
+
+UNREACHABLE = "ENETUNREACH: Network is unreachable"
+DOWN = "ENETDOWN: Network is down"
+MISSING = "EINVAL: Invalid argument"
+EXISTS = "EEXIST: File exists"
+
+Hops = tuple[tuple[str, Address | None], ...]
+
+
+class Found(msgspec.Struct, frozen=True):
+    """Where a packet would go."""
+
+    prefix: Prefix
+    route: KernelRoute | None
+    """None: the route is another's."""
+    legs: tuple[Leg, ...]
+    """Empty if the packet is dropped."""
+
+
+class FakeKernel:
+    """Owns the memory of a kernel; what others do to it are the verbs at the end. *deliver* and *drifted* may be replaced."""
+
+    name = "kernel"
+
+    def __init__(
+        self,
+        deliver: Callable[[Event], Awaitable[None]],
+        drifted: Callable[[Iterable[KernelKey]], None],
+        protocol: int = PROTOCOL,
+    ) -> None:
+        self.deliver = deliver
+        self.drifted = drifted
+        self.protocol = protocol
+        self.actual: dict[KernelKey, KernelValue] = {}
+        self.failures: dict[KernelKey, str] = {}
+        """Keys that the kernel refuses to change, and why."""
+        self.writes = 0
+        """Changes accepted so far: a restart with the same facts adds none."""
+        self._links: dict[str, LinkChanged] = {}
+        self._addresses: dict[tuple[str, Address], Prefix] = {}
+        self._foreign: dict[tuple[Prefix, int], Hops] = {}
+        self._next_index = 1
+        self._next_group = NEXTHOP_ID_FIRST
+        self._opened = False
+        self._news: deque[Event] = deque()
+        self._stirred: dict[KernelKey, None] = {}
+        self._wake = asyncio.Event()
+
+    # -------------------------------------------------------------- the target
+
+    async def open(self) -> None:
+        """Read everything and deliver it; groups of an earlier run lose their names."""
+        names = {key: self._unnamed() for key in self.actual if isinstance(key, GroupKey)}
+        self._rename(names)
+        self._news.clear()
+        self._stirred.clear()
+        self._opened = True
+        for link in self._links.values():
+            await self.deliver(link)
+        for (device, address), subnet in self._addresses.items():
+            await self.deliver(AddressAdded(device, address, subnet))
+        for (prefix, metric), hops in self._foreign.items():
+            await self.deliver(ForeignRouteChanged(prefix=prefix, metric=metric, hops=hops))
+        await self.deliver(KernelSynced())
+
+    async def run(self) -> None:
+        """Tell what others do, until cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._news:
+                await self.deliver(self._news.popleft())
+            stirred = list(self._stirred)
+            self._stirred.clear()
+            if stirred:
+                self.drifted(stirred)
+
+    def adopt(self, desired: Iterable[tuple[RouteKey, KernelRoute]]) -> None:
+        """Bind unnamed groups to the desired groups whose routes already point to them."""
+        names: dict[GroupKey, GroupKey] = {}
+        taken = {key for key in self.actual if isinstance(key, GroupKey)}
+        for key, route in desired:
+            present = self.actual.get(key)
+            found = present.group if isinstance(present, KernelRoute) else None
+            if route.group is None or found is None or route.group in taken or found in names:
+                continue
+            if found.name.startswith("#"):
+                names[found] = route.group
+                taken.add(route.group)
+        self._rename(names)
+
+    async def apply(self, changes: Sequence[tuple[KernelKey, KernelValue | None]]) -> dict[KernelKey, str]:
+        """Make *changes* in order; return why some failed."""
+        await asyncio.sleep(0)
+        failed: dict[KernelKey, str] = {}
+        for key, value in changes:
+            reason = self.failures.get(key) or (None if value is None else self._refusal(key, value))
+            if reason is not None:
+                failed[key] = reason
+                continue
+            self.writes += 1
+            if value is not None:
+                self.actual[key] = value
+            else:
+                self._drop(key)
+            if isinstance(key, DeviceKey):
+                self._device(key.name, value)
+        return failed
+
+    async def close(self) -> None:
+        self._opened = False
+
+    # -------------------------------------------------------------- the far end
+
+    def lookup(self, address: Address) -> Found | None:
+        """Find where a packet to *address* goes by the main table: longest prefix, then lowest metric."""
+        ours = [key for key in self.actual if isinstance(key, RouteKey) and key.table == MAIN_TABLE]
+        candidates = [(key.prefix.length, -_metric(key.prefix), key) for key in ours if key.prefix.holds(address)]
+        others = [(prefix.length, -metric, prefix) for prefix, metric in self._foreign if prefix.holds(address)]
+        best = max((candidate[:2] for candidate in [*candidates, *others]), default=None)
+        if best is None:
+            return None
+        for length, metric, key in candidates:
+            if (length, metric) == best:
+                route = self.actual[key]
+                assert isinstance(route, KernelRoute)
+                group = None if route.group is None else self.actual.get(route.group)
+                return Found(key.prefix, route, group.legs if isinstance(group, Group) else ())
+        prefix = next(prefix for length, metric, prefix in others if (length, metric) == best)
+        return Found(prefix, None, tuple(Leg(*hop) for hop in self._foreign[prefix, -best[1]]))
+
+    # -------------------------------------------------------------- what others do
+
+    def add_link(self, name: str, *, up: bool = True, mtu_bytes: int = 1500, mac: str = "02:00:00:00:00:01") -> None:
+        link = LinkChanged(name=name, index=self._next_index, up=up, mtu_bytes=mtu_bytes, mac=mac)
+        self._next_index += 1
+        self._links[name] = link
+        self._tell(link)
+
+    def set_link(self, name: str, *, up: bool) -> None:
+        """Change a link's carrier; going down, it takes legs, groups left empty, their routes, and routes of others along."""
+        before = self._links[name]
+        if before.up == up:
+            return
+        self._links[name] = msgspec.structs.replace(before, up=up)
+        self._tell(self._links[name])
+        if up:
+            for (device, _), subnet in self._addresses.items():
+                if device == name:
+                    self._connect(device, subnet)
+        else:
+            self._flush(name)
+
+    def remove_link(self, name: str) -> None:
+        for device, address in [key for key in self._addresses if key[0] == name]:
+            subnet = self._addresses.pop((device, address))
+            self._tell(AddressRemoved(device, address, subnet))
+        del self._links[name]
+        self._tell(LinkRemoved(name))
+        self._flush(name)
+        for key in [key for key in self.actual if isinstance(key, NeighbourKey | FdbKey) and key.device == name]:
+            self.remove(key)
+        self.remove(DeviceKey(name))
+
+    def add_address(self, device: str, interface: str) -> None:
+        """Give *device* an address such as ``192.0.2.1/24``, with its connected route if the link is up."""
+        address, subnet = parse_interface(interface)
+        self._addresses[device, address] = subnet
+        self._tell(AddressAdded(device, address, subnet))
+        if self._links[device].up:
+            self._connect(device, subnet)
+
+    def remove_address(self, device: str, interface: str) -> None:
+        address, subnet = parse_interface(interface)
+        del self._addresses[device, address]
+        self._tell(AddressRemoved(device, address, subnet))
+        self.remove_foreign(subnet, _connected_metric(subnet))
+
+    def add_foreign(self, prefix: Prefix, hops: Hops, metric: int | None = None) -> None:
+        """Add or change another's route; without a metric, the kernel's default."""
+        metric = _metric(prefix) if metric is None else metric
+        if self._foreign.get((prefix, metric)) != hops:
+            self._foreign[prefix, metric] = hops
+            self._tell(ForeignRouteChanged(prefix=prefix, metric=metric, hops=hops))
+
+    def remove_foreign(self, prefix: Prefix, metric: int | None = None) -> None:
+        metric = _metric(prefix) if metric is None else metric
+        if self._foreign.pop((prefix, metric), None) is not None:
+            self._tell(ForeignRouteRemoved(prefix=prefix, metric=metric))
+
+    def remove(self, key: KernelKey) -> None:
+        """Remove an object of ours, as another would."""
+        if key in self.actual:
+            self._stir(key)
+            self._drop(key)
+            if isinstance(key, DeviceKey) and key.name in self._links:
+                self.remove_link(key.name)
+
+    # -------------------------------------------------------------- inside
+
+    def _refusal(self, key: KernelKey, value: KernelValue) -> str | None:
+        match key:
+            case Leg():
+                return self._leg_refusal(key)
+            case GroupKey():
+                legs = value.legs if isinstance(value, Group) else ()
+                return None if legs and all(leg in self.actual for leg in legs) else MISSING
+            case RouteKey():
+                assert isinstance(value, KernelRoute)
+                taken = key.table == MAIN_TABLE and (key.prefix, _metric(key.prefix)) in self._foreign
+                if value.kind is RouteKind.UNICAST and value.group not in self.actual:
+                    return MISSING
+                return EXISTS if taken else None
+            case DeviceKey():
+                return None if key.name == VXLAN_DEVICE else f"{key.name} is not a device of ours"
+            case _:
+                return None if DeviceKey(key.device) in self.actual else f"no device {key.device}"
+
+    def _leg_refusal(self, leg: Leg) -> str | None:
+        link = self._links.get(leg.device)
+        if link is None or not link.up:
+            return f"no device {leg.device}" if link is None else DOWN
+        if leg.gateway is None or leg.onlink or leg.gateway.is_link_local:
+            return None
+        on_link = (subnet for (device, _), subnet in self._addresses.items() if device == leg.device)
+        return None if any(subnet.holds(leg.gateway) for subnet in on_link) else UNREACHABLE
+
+    def _device(self, name: str, value: KernelValue | None) -> None:
+        if not isinstance(value, VxlanDevice):
+            if name in self._links:
+                self.remove_link(name)
+        elif name not in self._links:
+            self.add_link(name, mtu_bytes=value.mtu_bytes, mac=value.mac)
+        else:
+            self._links[name] = msgspec.structs.replace(self._links[name], mtu_bytes=value.mtu_bytes, mac=value.mac)
+            self._tell(self._links[name])
+
+    def _drop(self, key: KernelKey) -> None:
+        """Remove a key and, as the kernel does, what cannot be without it."""
+        self.actual.pop(key, None)
+        if isinstance(key, Leg):
+            for group, value in list(self.actual.items()):
+                if isinstance(value, Group) and key in value.legs:
+                    self._stir(group)
+                    left = tuple(leg for leg in value.legs if leg != key)
+                    self.actual[group] = Group(left)
+                    if not left:
+                        self._drop(group)
+        elif isinstance(key, GroupKey):
+            for route, value in list(self.actual.items()):
+                if isinstance(value, KernelRoute) and value.group == key:
+                    self._stir(route)
+                    self._drop(route)
+
+    def _flush(self, device: str) -> None:
+        for leg in [key for key in self.actual if isinstance(key, Leg) and key.device == device]:
+            self.remove(leg)
+        for (prefix, metric), hops in list(self._foreign.items()):
+            left = tuple(hop for hop in hops if hop[0] != device)
+            if left and left != hops:
+                self.add_foreign(prefix, left, metric)
+            elif not left:
+                self.remove_foreign(prefix, metric)
+
+    def _connect(self, device: str, subnet: Prefix) -> None:
+        if not subnet.is_host:
+            self.add_foreign(subnet, ((device, None),), _connected_metric(subnet))
+
+    def _unnamed(self) -> GroupKey:
+        self._next_group += 1
+        return GroupKey(f"#{self._next_group}")
+
+    def _rename(self, names: dict[GroupKey, GroupKey]) -> None:
+        for found, wanted in names.items():
+            self.actual[wanted] = self.actual.pop(found)
+        for key, value in list(self.actual.items()):
+            if isinstance(value, KernelRoute) and value.group in names:
+                self.actual[key] = KernelRoute(value.kind, names[value.group])
+
+    def _tell(self, event: Event) -> None:
+        if self._opened:
+            self._news.append(event)
+            self._wake.set()
+
+    def _stir(self, key: KernelKey) -> None:
+        if self._opened:
+            self._stirred[key] = None
+            self._wake.set()
+
+
+def _metric(prefix: Prefix) -> int:
+    """The metric of a route that is made without one."""
+    return 0 if prefix.family is Family.IPV4 else 1024
+
+
+def _connected_metric(prefix: Prefix) -> int:
+    return 0 if prefix.family is Family.IPV4 else 256
