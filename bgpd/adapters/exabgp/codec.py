@@ -466,9 +466,8 @@ def decode(body: bytes, peer: Address, context: DecodeContext) -> list[Learned]:
             if not nlri and not data and reach is None and not withdrawn and not classic:
                 return [EndOfRib(peer, family)]
             _merge(withdrawn, _routes(nlri, family, context))
-    return _finish(
-        peer, _find(data, context), withdrawn, classic, _mp_reach(reach) if reach is not None else None, context
-    )
+    reached = _mp_reach(reach) if reach is not None else None
+    return _finish(peer, _find(data, context), withdrawn, classic=classic, reach=reached, context=context)
 
 
 def _merge(into: _Routes, more: _Routes) -> None:

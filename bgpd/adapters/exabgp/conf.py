@@ -1,11 +1,12 @@
 """ExaBGP's configuration file and environment.
 
-The file is the record of what ExaBGP was told: a head line holds mode and router id, and a comment before each neighbor holds the Peer, so
-that a daemon which attaches to a running speaker knows what it serves. Each neighbor's description holds a digest of its section, which ExaBGP
-shows again (``show neighbor configuration``): that is how a reload is seen to have happened.
+The file is the record of what ExaBGP was told: a head line holds mode and router id, and a comment before each neighbor
+holds the Peer, so that a daemon which attaches to a running speaker knows what it serves. Each neighbor's description
+holds a digest of its section, which ExaBGP shows again (``show neighbor configuration``): that is how a reload is seen to
+have happened.
 
-Laws: explicit neighbors only, never ranges (they share one RIB); ``manual-eor``, because ExaBGP's own End-of-RIB would come before our routes;
-no adj-rib-in (a copy nobody reads); an adj-rib-out, which is what we read back.
+Laws: explicit neighbors only, never ranges (they share one RIB); ``manual-eor``, because ExaBGP's own End-of-RIB would
+come before our routes; no adj-rib-in (a copy nobody reads); an adj-rib-out, which is what we read back.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ F bit (forwarding state kept), ``restart-flags: ["forwarding"]`` is the R bit (R
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -159,6 +160,7 @@ _FAMILIES = {
     ("ipv4", "unicast"): Family.IPV4,
     ("ipv6", "unicast"): Family.IPV6,
 }
+_SHUTDOWN = re.compile(r'Shutdown Communication: "(.*)"')
 _SUBTYPES = {"query": 0, "begin": 1, "end": 2}
 _ORIGINS = {"igp": Origin.IGP, "egp": Origin.EGP, "incomplete": Origin.INCOMPLETE}
 _SEGMENTS = {
@@ -195,12 +197,8 @@ def _parse_stock(message: dict[str, Any]) -> Line | None:
 
 
 def _stock_notification(message: dict[str, Any], sent: bool) -> Notification:
-    data = bytes.fromhex(message["data"].removeprefix("0x"))
-    text = ""
-    if message["code"] == 6 and message["subcode"] in (2, 4) and data:
-        # the data field as received, or ExaBGP's own rendering of the shutdown text, whichever it stored
-        framed = data[0] == len(data) - 1
-        text = (data[1:] if framed else data).decode("utf-8", "replace")
+    told = _SHUTDOWN.match(message["message"])
+    text = told[1] if told is not None else ""
     return Notification(message["code"], message["subcode"], sent, text)
 
 
@@ -210,7 +208,7 @@ def _stock_open(message: dict[str, Any]) -> Opened:
     graceful = None
     asn4 = refresh = enhanced = False
     for capability in message["capabilities"].values():
-        name = capability["name"]
+        name = capability.get("name")  # the host name capability has none
         if name == "multiprotocol":
             found = (_FAMILIES.get(tuple(item.replace("/", " ").split())) for item in capability["families"])
             families = [family for family in found if family is not None]

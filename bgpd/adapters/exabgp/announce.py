@@ -1,0 +1,251 @@
+"""Announcements: the adj-rib-out of each session as a target of the reconciler.
+
+The rule: ``actual`` holds what ExaBGP is known to announce in the sessions that are up, and nothing of other peers.
+
+* On PeerUp ExaBGP is asked what it holds for the peer (it keeps announcements over a lost session and sends them again,
+  and a speaker that outlived the daemon holds those of our former life). Then ``actual`` has them, and ``drifted`` is
+  called with them and with every key that is asked for at this peer: what is missing gets announced, strays are withdrawn,
+  what is unchanged costs no UPDATE.
+* Until then, and while the session is down, ``apply`` accepts changes for the peer without sending them; they are not in
+  ``actual``. Nothing is sent to a neighbor that is down, because routes pending there make ExaBGP ignore the signal to
+  reload.
+* ``converged`` sends End-of-RIB to each peer that was read back before the call and has not had it in this session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import msgspec
+
+from bgpd.adapters.exabgp.commands import Commands, SpeakerGone
+from bgpd.adapters.exabgp.source import Session
+from bgpd.model.prefix import Address, Prefix
+from bgpd.model.route import Announcement, Origin
+
+Key = tuple[Address, Prefix]
+
+BATCH_PREFIXES = 400
+"""Prefixes of one command: some 16 KiB of text, which ExaBGP reads in one go."""
+
+_COMMUNITIES = {
+    "graceful-shutdown": 0xFFFF0000,
+    "blackhole": 0xFFFF029A,
+    "no-export": 0xFFFFFF01,
+    "no-advertise": 0xFFFFFF02,
+    "no-export-subconfed": 0xFFFFFF03,
+    "no-peer": 0xFFFFFF04,
+}
+_FOREIGN = Announcement(communities=(0,))
+"""Stands for what we cannot read back: it equals nothing that is desired, so it is announced anew or withdrawn."""
+
+
+class _Out(msgspec.Struct):
+    """An established session, seen from what we send."""
+
+    session: Session
+    read_back: bool = False
+    ended: bool = False
+    """End-of-RIB has been sent."""
+
+
+class AdjRibOutTarget:
+    """Owns ``actual``, the keys asked for at each peer, and what was done in each session."""
+
+    name = "adj-rib-out"
+
+    def __init__(self, commands: Commands) -> None:
+        self.actual: dict[Key, Announcement] = {}
+        self.drifted: Callable[[Iterable[Key]], None] = lambda _keys: None
+        self._commands = commands
+        self._asked: dict[Address, dict[Prefix, None]] = {}
+        self._sessions: dict[Address, _Out] = {}
+
+    # -------------------------------------------------------------- sessions
+
+    def up(self, session: Session) -> None:
+        """Take note of a session; ``read_back`` has to follow."""
+        self._forget(session.peer)
+        self._sessions[session.peer] = _Out(session)
+
+    def down(self, peer: Address) -> None:
+        self._sessions.pop(peer, None)
+        self._forget(peer)
+
+    def down_all(self) -> None:
+        self._sessions.clear()
+        self.actual.clear()
+
+    def _forget(self, peer: Address) -> None:
+        for key in [key for key in self.actual if key[0] == peer]:
+            del self.actual[key]
+
+    async def read_back(self, peer: Address) -> None:
+        """Ask ExaBGP what it announces to *peer*, then report every key of the peer as drifted."""
+        out = self._sessions.get(peer)
+        try:
+            reply = await self._commands.run(f"show adj-rib out {peer} json")
+        except SpeakerGone:
+            return
+        if out is None or self._sessions.get(peer) is not out:
+            return
+        held = dict(_held(reply.lines, peer))
+        self.actual.update({(peer, prefix): announcement for prefix, announcement in held.items()})
+        out.read_back = True
+        self.drifted([(peer, prefix) for prefix in self._asked.get(peer, {}) | dict.fromkeys(held)])
+
+    # -------------------------------------------------------------- the reconciler's side
+
+    async def apply(self, changes: Sequence[tuple[Key, Announcement | None]]) -> dict[Key, str]:
+        """Announce, or withdraw where the value is None; returns the keys that ExaBGP refused, with the reason."""
+        refused: dict[Key, str] = {}
+        batches: dict[tuple[Address, Announcement | None], list[Prefix]] = {}
+        for (peer, prefix), value in changes:
+            asked = self._asked.setdefault(peer, {})
+            if value is None:
+                asked.pop(prefix, None)
+            else:
+                asked[prefix] = None
+            out = self._sessions.get(peer)
+            if out is None or not out.read_back:
+                continue
+            reason = _unfit(out.session, prefix) if value is not None else ""
+            if reason:
+                refused[peer, prefix] = reason
+            elif value is not None or (peer, prefix) in self.actual:
+                batches.setdefault((peer, value), []).append(prefix)
+        try:
+            for (peer, value), prefixes in batches.items():
+                for at in range(0, len(prefixes), BATCH_PREFIXES):
+                    refused |= await self._send(peer, value, prefixes[at : at + BATCH_PREFIXES])
+        except SpeakerGone:
+            pass  # read back at the next PeerUp
+        return refused
+
+    async def converged(self) -> None:
+        """End the replay: the reconciler has nothing left to do for what it was told as drifted."""
+        due = [out for out in self._sessions.values() if out.read_back and not out.ended]
+        for out in due:
+            out.ended = True
+        try:
+            for out in due:
+                for family in out.session.families:
+                    await self._commands.run(f"neighbor {out.session.peer} announce eor {family} unicast")
+        except SpeakerGone:
+            pass  # the next session gets its own
+
+    async def withdraw_all(self, peer: Address) -> None:
+        """Withdraw everything from *peer*, which is about to be removed; raises SpeakerGone.
+
+        With graceful restart ExaBGP closes without a NOTIFICATION, and the peer would keep our routes for the restart time.
+        """
+        prefixes = [prefix for address, prefix in self.actual if address == peer]
+        for at in range(0, len(prefixes), BATCH_PREFIXES):
+            await self._send(peer, None, prefixes[at : at + BATCH_PREFIXES])
+
+    async def _send(self, peer: Address, value: Announcement | None, prefixes: list[Prefix]) -> dict[Key, str]:
+        out = self._sessions.get(peer)
+        reply = await self._commands.run(_command(peer, value, prefixes))
+        if self._sessions.get(peer) is not out:
+            return {}  # the session changed meanwhile: read back
+        if reply.done:
+            for prefix in prefixes:
+                if value is None:
+                    self.actual.pop((peer, prefix), None)
+                else:
+                    self.actual[peer, prefix] = value
+            return {}
+        if len(prefixes) == 1:
+            return {(peer, prefixes[0]): "ExaBGP refused it"}
+        refused: dict[Key, str] = {}
+        for prefix in prefixes:  # a batch is refused as a whole: find the one at fault
+            refused |= await self._send(peer, value, [prefix])
+        return refused
+
+
+def _unfit(session: Session, prefix: Prefix) -> str:
+    if prefix.family not in session.families:
+        return f"the session carries no {prefix.family}"
+    if prefix.family is not session.peer.family:
+        return f"the session has no {prefix.family} address to be the next hop"
+    return ""
+
+
+def _command(peer: Address, value: Announcement | None, prefixes: Iterable[Prefix]) -> str:
+    nlri = " ".join(map(str, prefixes))
+    if value is None:
+        return f"neighbor {peer} withdraw attributes next-hop self nlri {nlri}"
+    words = ["next-hop self", f"origin {value.origin.name.lower()}"]
+    if value.med is not None:
+        words.append(f"med {value.med}")
+    if value.communities:
+        words.append(f"community [ {' '.join(f'{item >> 16}:{item & 0xFFFF}' for item in value.communities)} ]")
+    if value.large_communities:
+        words.append(f"large-community [ {' '.join(f'{a}:{b}:{c}' for a, b, c in value.large_communities)} ]")
+    return f"neighbor {peer} announce attributes {' '.join(words)} nlri {nlri}"
+
+
+# ------------------------------------------------------------------ read-back
+
+
+class _Nlri(msgspec.Struct):
+    prefix: str
+
+
+class _Attributes(msgspec.Struct, rename={"large_community": "large-community"}):
+    origin: str = ""
+    med: int | None = None
+    community: tuple[str, ...] = ()
+    large_community: tuple[str, ...] = ()
+
+
+class _HeldRoute(msgspec.Struct):
+    nlri: _Nlri
+    attributes: _Attributes
+
+
+class _HeldPeer(msgspec.Struct):
+    address: str
+
+
+class _HeldLine(msgspec.Struct):
+    peer: _HeldPeer
+    route: _HeldRoute
+
+
+_held_decoder = msgspec.json.Decoder(_HeldLine)
+
+
+def _held(lines: Iterable[bytes], peer: Address) -> Iterator[tuple[Prefix, Announcement]]:
+    """Read the answer to ``show adj-rib out``; its filter is a search in text, so other peers' lines may be among it."""
+    for line in lines:
+        try:
+            held = _held_decoder.decode(line)
+            if Address.parse(held.peer.address) == peer:
+                yield Prefix.parse(held.route.nlri.prefix), _announcement(held.route.attributes)
+        except (msgspec.MsgspecError, ValueError):
+            continue  # not a route
+
+
+def _announcement(attributes: _Attributes) -> Announcement:
+    try:
+        return Announcement(
+            origin=Origin[attributes.origin.upper()],
+            med=attributes.med,
+            communities=tuple(map(_community, attributes.community)),
+            large_communities=tuple(map(_large, attributes.large_community)),
+        )
+    except (KeyError, ValueError):
+        return _FOREIGN
+
+
+def _community(text: str) -> int:
+    if text in _COMMUNITIES:
+        return _COMMUNITIES[text]
+    high, _, low = text.partition(":")
+    return int(high) << 16 | int(low)
+
+
+def _large(text: str) -> tuple[int, int, int]:
+    first, second, third = map(int, text.split(":"))
+    return first, second, third

@@ -1,0 +1,366 @@
+"""The speaker: an ExaBGP that we attach to or start, and keep running.
+
+Theory of operation: ExaBGP runs in a session of its own, so neither a signal to our terminal nor our death reaches it. Our
+only link is the shim's socket in the runtime folder. End of file there means that ExaBGP is gone (its shim ends with it),
+or that the shim cut us off because we did not read; both end the attachment, and attaching again tells which it was. An
+attachment is one task group: the reader, and the tasks that wait for answers which it reads. Nothing of an attachment
+outlives it.
+
+Laws: at most one ExaBGP for a runtime folder. SpeakerUp precedes every event of its sessions, SpeakerLost ends them all. A
+dying ExaBGP is an event, never an exception.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from bgpd.adapters.exabgp import conf
+from bgpd.adapters.exabgp.announce import AdjRibOutTarget
+from bgpd.adapters.exabgp.codec import CodecError
+from bgpd.adapters.exabgp.commands import ACK_WAIT_S, Commands, SpeakerGone
+from bgpd.adapters.exabgp.lines import Answer, Hello, SnapshotEnd, Text, parse
+from bgpd.adapters.exabgp.neighbors import NeighborsTarget
+from bgpd.adapters.exabgp.source import RESET_CODE, Session, Source
+from bgpd.model.event import Event, SpeakerLost, SpeakerUp
+from bgpd.model.prefix import Address
+
+READ_BYTES = 1 << 18
+"""One read of the shim's socket."""
+LINE_BYTES = 4 << 20
+"""Longest line: an extended message (RFC 8654, 64 KiB) of 1-byte prefixes in stock JSON is about 2 MiB."""
+IDLE_S = 5.0
+"""How often a silent connection is asked whether a command waits too long."""
+HELLO_WAIT_S = 5.0
+"""The shim greets at once; one that does not is stopped."""
+START_WAIT_S = 15.0
+"""ExaBGP starts its shim 0.2 s after its own start; several times that on a busy machine."""
+START_POLL_S = 0.02
+STOP_WAIT_S = 5.0
+"""SIGTERM ends ExaBGP within a second; after this comes SIGKILL."""
+RESPAWN_BACKOFF_S = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+"""Pauses before consecutive starts of an ExaBGP that does not stay; the last one stays."""
+STABLE_S = 30.0
+"""An attachment that lasted so long clears the back-off."""
+LOG_BYTES = 8 << 20
+"""A log larger than this at a start of ExaBGP is renamed to ``.1``."""
+
+
+class SpeakerOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How to run ExaBGP."""
+
+    runtime_dir: Path
+    """Ours alone: configuration, socket, pid file. Its path has at most 90 bytes (the length of a socket's name)."""
+    router_id: Address
+    mode: conf.Mode = "raw"
+    """``raw``: UPDATEs pass through undecoded; ``json``: ExaBGP as it comes."""
+    log_path: Path | None = None
+    """Where ExaBGP's warnings go; default ``exabgp.log`` in the runtime folder."""
+    netns: str | None = None
+    """Network namespace to run ExaBGP in; default our own."""
+
+
+class _Lost(Exception):  # noqa: N818  the end of an attachment
+    pass
+
+
+class Speaker:
+    """Owns the attachment to ExaBGP and what happens in it; the targets own what ExaBGP is told."""
+
+    def __init__(self, options: SpeakerOptions, deliver: Callable[[Event], Awaitable[None]]) -> None:
+        self._options = options
+        self._deliver = deliver
+        self._commands = Commands()
+        self.adj_rib_out = AdjRibOutTarget(self._commands)
+        self.neighbors = NeighborsTarget(options.runtime_dir, options.router_id, options.mode, self._commands)
+        self.neighbors.signal = lambda: self._signal(signal.SIGUSR1)
+        self.neighbors.before_removal = self.adj_rib_out.withdraw_all
+        self._source = Source(self._commands, lambda: self.neighbors.actual, deliver)
+        self._source.on_up = self._on_up
+        self._source.on_down = self.adj_rib_out.down
+        self._source.on_reset = lambda peer: self._start(self._reset(peer))
+        self._log = options.log_path or options.runtime_dir / "exabgp.log"
+        self._pid: int | None = None
+        self._child: int | None = None
+        """The same, if we started it in this life: then it has to be waited for."""
+        self._group: asyncio.TaskGroup | None = None
+        self._in_snapshot = False
+        self._refreshed: list[Session] = []
+        self._stopping = False
+        self._up = False
+        options.runtime_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.neighbors.load()
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the ExaBGP we are attached to."""
+        return self._pid
+
+    # -------------------------------------------------------------- supervision
+
+    async def run(self) -> None:
+        """Attach to the ExaBGP of the runtime folder, or start one; deliver events, and start over when it is gone.
+
+        Returns after ``stop``; ends by cancellation, which leaves ExaBGP running. Raises OSError only for a runtime folder that
+        cannot be used.
+        """
+        failures = 0
+        told = ""
+        while not self._stopping:
+            await asyncio.sleep(RESPAWN_BACKOFF_S[min(failures, len(RESPAWN_BACKOFF_S) - 1)])
+            began = time.monotonic()
+            reason = await self._attachment()
+            if self._up or reason != told:
+                await self._deliver(SpeakerLost(reason))
+            self._up = False
+            told = reason
+            failures = 0 if time.monotonic() - began > STABLE_S else failures + 1
+
+    async def stop(self, keep: bool = False) -> None:
+        """End the attachment, and ExaBGP too unless *keep*. ``run`` returns, or has been cancelled before.
+
+        With graceful restart configured ExaBGP closes without a NOTIFICATION, so that peers keep our routes for its time.
+        """
+        self._stopping = True
+        pid, self._pid = self._pid or self._child, None
+        if not keep and pid is not None:
+            await self._end(pid)
+        self._commands.close()
+
+    async def _attachment(self) -> str:
+        """One life of a connection; returns why it ended."""
+        try:
+            reader, writer, hello, rest = await self._reach()
+        except _Lost as lost:
+            return str(lost)
+        if self._stopping:
+            writer.close()
+            return "stopped"
+        reason = ""
+        self._pid = hello.exabgp
+        self._commands.attach(writer)
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                await self._serve(reader, hello, rest)
+        except* _Lost as lost:
+            reason = str(lost.exceptions[0])
+        finally:
+            self._group = None
+            self._commands.detach()
+            self._source.forget()
+            self.adj_rib_out.down_all()
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+        self._reap()
+        return reason
+
+    # -------------------------------------------------------------- reaching ExaBGP
+
+    async def _reach(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, Hello, bytes]:
+        """Connect to the shim of a running ExaBGP, else of a new one; raises _Lost."""
+        running = self._running()
+        if running is not None:
+            found = None if self.neighbors.stale else await self._connect(running)
+            if found is not None:
+                return found
+            await self._end(running)
+        pid = self._spawn()
+        found = await self._connect(pid)
+        if found is None:
+            await self._end(pid)
+            raise _Lost(f"ExaBGP does not start; its log is {self._log}")
+        return found
+
+    def _running(self) -> int | None:
+        """Return the process that the pid file names, if it is an ExaBGP with our configuration file."""
+        try:
+            pid = int((self._options.runtime_dir / "exabgp.pid").read_text("utf-8"))
+        except (OSError, ValueError):
+            return self._child
+        return pid if self._is_ours(pid) else self._child
+
+    def _is_ours(self, pid: int) -> bool:
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        except OSError:
+            return False
+        return os.fsencode(self.neighbors.file) in words
+
+    async def _connect(self, pid: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, Hello, bytes] | None:
+        """Connect to the shim of *pid*, waiting for it to start; None if it does not, or is none we can work with."""
+        deadline = time.monotonic() + START_WAIT_S
+        while time.monotonic() < deadline and self._is_alive(pid):
+            try:
+                reader, writer = await asyncio.open_unix_connection(str(self.neighbors.socket), limit=READ_BYTES)
+            except OSError:
+                await asyncio.sleep(START_POLL_S)
+                continue
+            hello, rest = await _greeting(reader)
+            if hello is not None and hello.exabgp == pid and not hello.respawned:
+                return reader, writer, hello, rest
+            writer.close()
+            if hello is not None and hello.exabgp == pid:
+                return None  # its shim died, and nobody knows its sessions: it has to start anew
+            await asyncio.sleep(START_POLL_S)  # the shim of a former one, which is about to end
+        return None
+
+    def _spawn(self) -> int:
+        """Start ExaBGP in a session of its own, so that it outlives us."""
+        self.neighbors.write()
+        runtime = self._options.runtime_dir
+        (runtime / "exabgp.env").touch(0o600)
+        (runtime / "exabgp.pid").unlink(missing_ok=True)
+        if self._log.exists() and self._log.stat().st_size > LOG_BYTES:
+            self._log.rename(self._log.with_name(self._log.name + ".1"))
+        module = ["bgpd.adapters.exabgp.child.launcher"] if self._options.mode == "raw" else ["exabgp", "server"]
+        command = [sys.executable, "-m", *module, str(self.neighbors.file)]
+        if self._options.netns is not None:
+            command = ["ip", "netns", "exec", self._options.netns, *command]
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        self._child = os.posix_spawnp(
+            command[0],
+            command,
+            conf.environment(runtime),
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 1, str(self._log), flags, 0o600),
+                (os.POSIX_SPAWN_DUP2, 1, 2),
+            ],
+            setsid=True,
+        )
+        return self._child
+
+    def _is_alive(self, pid: int) -> bool:
+        self._reap()
+        return Path(f"/proc/{pid}").exists()
+
+    def _reap(self) -> None:
+        """Wait for our child without blocking, so that it does not stay as a zombie."""
+        if self._child is None:
+            return
+        try:
+            done, _ = os.waitpid(self._child, os.WNOHANG)
+        except ChildProcessError:
+            done = self._child
+        if done:
+            self._child = None
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(self._pid, number)
+
+    async def _end(self, pid: int) -> None:
+        """End an ExaBGP of ours: SIGTERM, then SIGKILL."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            if not self._is_alive(pid):
+                return
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+            deadline = time.monotonic() + STOP_WAIT_S
+            while time.monotonic() < deadline:
+                if not self._is_alive(pid):
+                    return
+                await asyncio.sleep(START_POLL_S)
+
+    # -------------------------------------------------------------- an attachment
+
+    async def _serve(self, reader: asyncio.StreamReader, hello: Hello, rest: bytes) -> None:
+        """Deliver what comes until the connection ends; always raises _Lost."""
+        await self._deliver(SpeakerUp())
+        self._up = True
+        self._in_snapshot = not hello.complete
+        self._refreshed.clear()
+        self._start(self.neighbors.confirm())
+        *lines, rest = rest.split(b"\n")
+        while True:
+            for line in lines:
+                await self._take(line)
+            data = await self._read(reader)
+            *lines, rest = (rest + data).split(b"\n")
+            if len(rest) > LINE_BYTES:
+                raise _Lost(f"a line of more than {LINE_BYTES} bytes")
+
+    async def _read(self, reader: asyncio.StreamReader) -> bytes:
+        while True:
+            try:
+                async with asyncio.timeout(IDLE_S):
+                    data = await reader.read(READ_BYTES)
+            except TimeoutError:
+                if self._commands.waiting_s > ACK_WAIT_S and self._pid is not None:
+                    await self._end(self._pid)
+                    raise _Lost(f"ExaBGP did not answer a command for {ACK_WAIT_S:.0f} s") from None
+                continue
+            except OSError as error:
+                raise _Lost(f"connection to the shim: {error.strerror}") from error
+            if not data:
+                raise _Lost("stopped" if self._stopping else "ExaBGP or its shim closed the connection")
+            return data
+
+    async def _take(self, raw: bytes) -> None:
+        try:
+            line = parse(raw)
+        except CodecError as error:
+            raise _Lost(f"a line that we cannot read: {error}") from error
+        match line:
+            case Answer(done):
+                self._commands.answer(done)
+            case Text(text):
+                self._commands.text(text)
+            case SnapshotEnd():
+                self._in_snapshot = False
+                for session in self._refreshed:
+                    self._start(self._source.refresh(session))
+            case None:
+                pass
+            case _:
+                await self._source.take(line)
+
+    def _on_up(self, session: Session) -> None:
+        self.adj_rib_out.up(session)
+        self._start(self.adj_rib_out.read_back(session.peer))
+        if self._in_snapshot:
+            self._refreshed.append(session)
+
+    async def _reset(self, peer: Address) -> None:
+        with suppress(SpeakerGone):
+            await self._commands.run(f"neighbor {peer} teardown {RESET_CODE}")
+
+    def _start(self, work: Awaitable[None]) -> None:
+        """Run *work* within the attachment."""
+        assert self._group is not None
+        self._group.create_task(_run(work))
+
+
+async def _run(work: Awaitable[None]) -> None:
+    await work
+
+
+async def _greeting(reader: asyncio.StreamReader) -> tuple[Hello | None, bytes]:
+    """Read the shim's first line; returns it and what was read beyond."""
+    data = b""
+    try:
+        async with asyncio.timeout(HELLO_WAIT_S):
+            while b"\n" not in data:
+                more = await reader.read(READ_BYTES)
+                if not more:
+                    return None, b""
+                data += more
+    except (TimeoutError, OSError):
+        return None, b""
+    first, _, rest = data.partition(b"\n")
+    try:
+        hello = parse(first)
+    except CodecError:
+        return None, b""
+    return (hello, rest) if isinstance(hello, Hello) else (None, b"")

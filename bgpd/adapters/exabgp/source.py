@@ -1,0 +1,202 @@
+"""From lines to events: the state of each session, and the refresh after an attachment.
+
+Laws: events of a peer keep the order in which ExaBGP saw them; PeerUp precedes every route of its session, PeerDown
+follows them. Routes of a session that is not up are not delivered. EndOfRib after an attachment means that a refresh has
+ended: at the peer's EoRR (RFC 7313), or, where it does not speak that, after REFRESH_QUIET_S without an UPDATE from it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Awaitable, Callable, Mapping
+
+import msgspec
+
+from bgpd.adapters.exabgp.codec import DecodeContext, Learned, Opened, SessionReset, decode
+from bgpd.adapters.exabgp.commands import Commands, SpeakerGone
+from bgpd.adapters.exabgp.lines import (
+    BodyReceived,
+    Line,
+    NotificationSeen,
+    OpenReceived,
+    RefreshReceived,
+    State,
+    UpdateReceived,
+)
+from bgpd.model.event import EndOfRib, Event, PeerDown, PeerUp
+from bgpd.model.peer import Notification, Peer
+from bgpd.model.prefix import Address, Family
+
+REFRESH_QUIET_S = 2.0
+"""Silence that ends a refresh of a peer without enhanced refresh: routers send a table without pauses of seconds."""
+REFRESH_CEILING_S = 60.0
+"""Silence that ends a refresh of a peer that promised an EoRR and does not send it."""
+RESET_CODE = 4
+"""Cease subcode Administrative Reset (RFC 4486) of sessions that we restart."""
+
+_CLOSED = re.compile(r"notification (sent|received) \((\d+),(\d+)\)")
+
+
+class Session(msgspec.Struct):
+    """An established session."""
+
+    peer: Address
+    opened: Opened
+    context: DecodeContext
+    families: tuple[Family, ...]
+    """Offered by both."""
+    heard: float
+    """When the last UPDATE came (monotonic seconds)."""
+
+
+class Source:
+    """Owns what is known of each session between its OPEN and its end, and the refreshes under way."""
+
+    def __init__(
+        self,
+        commands: Commands,
+        peers: Callable[[], Mapping[Address, Peer]],
+        deliver: Callable[[Event], Awaitable[None]],
+    ) -> None:
+        self.sessions: dict[Address, Session] = {}
+        self.on_up: Callable[[Session], None] = lambda _session: None
+        """Called before PeerUp is delivered."""
+        self.on_down: Callable[[Address], None] = lambda _peer: None
+        """Called before PeerDown is delivered."""
+        self.on_reset: Callable[[Address], None] = lambda _peer: None
+        """Called to have ExaBGP restart a session; must not wait, it is called by the task that reads the answers."""
+        self._commands = commands
+        self._peers = peers
+        self._deliver = deliver
+        self._opened: dict[Address, Opened] = {}
+        self._notifications: dict[Address, Notification] = {}
+        self._refused: dict[Address, str] = {}
+        self._refreshing: set[tuple[Address, Family]] = set()
+
+    def forget(self) -> None:
+        """Forget all sessions: the speaker is gone, or will tell again."""
+        for kept in (self.sessions, self._opened, self._notifications, self._refused, self._refreshing):
+            kept.clear()
+
+    async def take(self, line: Line) -> None:
+        """Deliver the events of one line; does nothing for lines that are not of a session."""
+        match line:
+            case BodyReceived(peer, body):
+                await self._body(peer, body)
+            case UpdateReceived(peer, events):
+                await self._learned(peer, events)
+            case State(peer, "up", _):
+                await self._up(peer)
+            case State(peer, "down", reason):
+                await self._down(peer, reason)
+            case OpenReceived(peer, opened):
+                self._opened[peer] = opened
+            case NotificationSeen(peer, notification):
+                self._notifications[peer] = notification
+            case RefreshReceived(peer, family, 2) if family is not None and (peer, family) in self._refreshing:
+                self._refreshing.discard((peer, family))
+                await self._deliver(EndOfRib(peer, family))
+            case _:
+                pass
+
+    # -------------------------------------------------------------- routes
+
+    async def _body(self, peer: Address, body: bytes) -> None:
+        session = self.sessions.get(peer)
+        if session is None:
+            return
+        try:
+            events = decode(body, peer, session.context)
+        except SessionReset as reset:
+            await self.reset(peer, f"malformed UPDATE: {reset}")
+            return
+        session.heard = time.monotonic()
+        for event in events:
+            await self._deliver(event)
+
+    async def _learned(self, peer: Address, events: tuple[Learned, ...]) -> None:
+        session = self.sessions.get(peer)
+        if session is None:
+            return
+        session.heard = time.monotonic()
+        for event in events:
+            await self._deliver(event)
+
+    # -------------------------------------------------------------- sessions
+
+    async def _up(self, peer: Address) -> None:
+        opened = self._opened.get(peer)
+        configured = self._peers().get(peer)
+        if opened is None or configured is None:
+            return  # of a neighbor that we are taking away
+        self._notifications.pop(peer, None)
+        self._refused.pop(peer, None)
+        families = tuple(family for family in configured.families if family in opened.open.families)
+        context = DecodeContext(asn4=opened.asn4, external=configured.is_external)
+        session = self.sessions[peer] = Session(peer, opened, context, families, time.monotonic())
+        self.on_up(session)
+        await self._deliver(PeerUp(peer, opened.open))
+
+    async def _down(self, peer: Address, reason: str) -> None:
+        """Deliver PeerDown for a session that was up, and once for each new reason why one does not come up.
+
+        ExaBGP says ``down`` after each attempt to connect, too.
+        """
+        self._opened.pop(peer, None)
+        notification = self._closing(peer, reason)
+        reason = "connection closed" if reason == "closing connection" else reason
+        self._refreshing = {key for key in self._refreshing if key[0] != peer}
+        if self.sessions.pop(peer, None) is not None:
+            self.on_down(peer)
+        elif notification is None or self._refused.get(peer) == reason:
+            return
+        else:
+            self._refused[peer] = reason
+        await self._deliver(PeerDown(peer, reason, notification))
+
+    def _closing(self, peer: Address, reason: str) -> Notification | None:
+        """Return the NOTIFICATION that ended the session; ExaBGP's reason names its codes, an earlier line holds its text."""
+        seen = self._notifications.pop(peer, None)
+        told = _CLOSED.search(reason)
+        if told is None:
+            return seen
+        code, subcode, sent = int(told[2]), int(told[3]), told[1] == "sent"
+        if seen is not None and (seen.code, seen.subcode, seen.sent) == (code, subcode, sent):
+            return seen
+        return Notification(code, subcode, sent)
+
+    async def reset(self, peer: Address, reason: str) -> None:
+        """End the session with *peer* with *reason*; what it still sends is ignored."""
+        self.sessions.pop(peer, None)
+        self.on_down(peer)
+        self._refreshing = {key for key in self._refreshing if key[0] != peer}
+        await self._deliver(PeerDown(peer, reason))
+        self.on_reset(peer)
+
+    # -------------------------------------------------------------- refresh after an attachment
+
+    async def refresh(self, session: Session) -> None:
+        """Have the peer send everything again; a peer without route refresh (RFC 2918) gets its session restarted."""
+        peer = session.peer
+        try:
+            if not session.opened.open.route_refresh:
+                await self._commands.run(f"neighbor {peer} teardown {RESET_CODE}")
+                return
+            for family in session.families:
+                self._refreshing.add((peer, family))
+                await self._commands.run(f"neighbor {peer} announce route-refresh {family} unicast")
+        except SpeakerGone:
+            return
+        session.heard = max(session.heard, time.monotonic())
+        limit = REFRESH_CEILING_S if session.opened.open.enhanced_refresh else REFRESH_QUIET_S
+        while any(key[0] == peer for key in self._refreshing):
+            left = session.heard + limit - time.monotonic()
+            if left > 0:
+                await asyncio.sleep(min(left, REFRESH_QUIET_S))
+                continue
+            for family in session.families:
+                if (peer, family) in self._refreshing:
+                    self._refreshing.discard((peer, family))
+                    await self._deliver(EndOfRib(peer, family))
