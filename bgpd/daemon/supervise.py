@@ -17,18 +17,19 @@ def main(config: Config, record: Path | None) -> int:
     """Run the daemon until a signal or a failure ends it; returns the exit status: 0 stopped, 1 failed, 2 cannot start."""
     log.configure(config.log.level, config.log.format)
     logger = structlog.get_logger()
+    failures: list[Exception] = []
     try:
         asyncio.run(_until_signal(config, record))
-    except* Fatal as failed:
-        for error in _leaves(failed):
+    except* Exception as raised:  # noqa: BLE001 - the one place: anything unexpected ends the process, and is told
+        failures = _leaves(raised)
+    for error in failures:
+        if isinstance(error, Fatal):
             logger.error("daemon.refused", reason=str(error))
-        return 2
-    except* Exception as failed:  # noqa: BLE001 - the one place: anything unexpected ends the process, and is told
-        for error in _leaves(failed):
+        else:
             logger.error("daemon.failed", reason=f"{type(error).__name__}: {error}", exc_info=error)
-        return 1
-    logger.info("daemon.stopped")
-    return 0
+    if not failures:
+        logger.info("daemon.stopped")
+    return 0 if not failures else 2 if all(isinstance(error, Fatal) for error in failures) else 1
 
 
 async def _until_signal(config: Config, record: Path | None) -> None:

@@ -32,7 +32,7 @@ from bgpd.adapters.store.transact import ClaimTarget, assign_address, ensure_poo
 from bgpd.adapters.store.watch import StoreSource
 from bgpd.api.protocol import Refused
 from bgpd.api.server import Server
-from bgpd.config.schema import Config
+from bgpd.config.schema import Config, SpeakerMode
 from bgpd.core.ipam.block import Refused as NoAddress
 from bgpd.core.pipeline import Pipeline
 from bgpd.daemon import loop
@@ -73,7 +73,9 @@ class Daemon:
         self._kernel = Kernel(self._inbox.put, lambda keys: self._kernel_reconciler.drifted(keys))
         self._speaker = Speaker(
             SpeakerOptions(
-                runtime_dir=Path(config.speaker.runtime_dir), router_id=self._router_id(), mode=config.speaker.mode
+                runtime_dir=Path(config.speaker.runtime_dir),
+                router_id=self._router_id(),
+                mode="json" if config.speaker.mode is SpeakerMode.JSON else "raw",
             ),
             self._inbox.put,
         )

@@ -75,19 +75,25 @@ async def claim_block(store: Store, pool: Pool, node: str, *, room: bool = False
     return await transact(store, lambda: _plan_claim(store, pool, node, room=room))
 
 
-async def assign_address(store: Store, node: str, handle_id: str, attrs: Mapping[str, str]) -> Address | Refused:
+async def assign_address(
+    store: Store, node: str, handle_id: str, attrs: Mapping[str, str], pool_name: str | None = None
+) -> Address | Refused:
     """Give *handle_id* an IPv4 address of *node*'s blocks, of a new block if they are full; the one that it has, if it
     has one.
 
-    Block and handle are written together. Raises Transient, and Malformed for a stored value that cannot be used.
+    *pool_name* asks for a pool by its name; without it, pools of assignment mode Automatic are drawn from. Block and handle are
+    written together. Raises Transient, and Malformed for a stored value that cannot be used.
     """
-    pools = [pool for pool in await _pools(store) if pool.cidr.family is Family.IPV4 and not pool.disabled]
+    enabled = [pool for pool in await _pools(store) if pool.cidr.family is Family.IPV4 and not pool.disabled]
+    pools = [pool for pool in enabled if (pool.automatic if pool_name is None else pool.name == pool_name)]
+    if pool_name is not None and not pools:
+        return Refused(f"there is no enabled IPv4 pool {pool_name}")
     found = await transact(store, lambda: _plan_assign(store, pools, node, handle_id, attrs))
     if not isinstance(found, Refused):
         return found
     refused = found
     for pool in pools:
-        for _ in range(CONFLICTS_MAX if pool.automatic else 0):
+        for _ in range(CONFLICTS_MAX):
             block = await claim_block(store, pool, node, room=True)
             if isinstance(block, Refused):
                 refused = block
@@ -119,14 +125,15 @@ async def ensure_pool(store: Store, pool: Pool) -> bool:
 class ClaimTarget:
     """The store as the target of the node's claims: at least one block of each pool that the core wants one of.
 
-    *actual* holds the block by pool. A claim that is no longer wanted is forgotten here and stays in the store: giving
-    a block back is an operator's deliberate step, since workloads may hold its addresses.
+    *actual* holds the claims that are true, and *blocks* the block of each, by pool. A claim that is no longer wanted
+    is forgotten here and stays in the store: giving a block back is a deliberate step, since workloads may use it.
     """
 
     name = "claims"
 
     def __init__(self, store: Store) -> None:
-        self.actual: dict[str, Prefix] = {}
+        self.actual: dict[str, BlockClaim] = {}
+        self.blocks: dict[str, Prefix] = {}
         self._store = store
 
     async def apply(self, changes: Sequence[tuple[str, BlockClaim | None]]) -> dict[str, str]:
@@ -135,6 +142,7 @@ class ClaimTarget:
         for pool_name, wanted in changes:
             if wanted is None:
                 self.actual.pop(pool_name, None)
+                self.blocks.pop(pool_name, None)
                 continue
             try:
                 block = await claim_block(self._store, wanted.pool, wanted.node)
@@ -144,7 +152,8 @@ class ClaimTarget:
             if isinstance(block, Refused):
                 failed[pool_name] = block.reason
             else:
-                self.actual[pool_name] = block
+                self.actual[pool_name] = wanted
+                self.blocks[pool_name] = block
         return failed
 
 
