@@ -1,0 +1,109 @@
+"""``bgpd config``: the checker is the loader, so what it finds good is what `bgpd run` starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from bgpd.cli.options import BadInput
+from bgpd.cli.render import Cell, Column, Table, show
+from bgpd.config.error import ConfigError
+from bgpd.config.load import DEFAULT_PATH, load
+from bgpd.config.schema import Config, FallbackSection, PeerSection
+from bgpd.model.pool import Fallback, Pool
+
+ENVIRONMENT = "BGPD_CONFIG"
+"""Names the configuration file where the command line does not."""
+
+
+@click.group()
+def config() -> None:
+    """Check the configuration."""
+
+
+@config.command()
+@click.argument("path", type=click.Path(path_type=Path), envvar=ENVIRONMENT, default=DEFAULT_PATH)
+def check(path: Path) -> None:
+    """Check the configuration file at PATH (default: BGPD_CONFIG, else /etc/bgpd/bgpd.toml).
+
+    Shows what `bgpd run` would start from it, or every defect with its place and its rule, with exit status 2.
+    """
+    found = read(path)
+    show(f"{path} is good. What it says:\n", summary_table(found))
+    if found.peer:
+        show("", peers_table(found.peer))
+
+
+def read(path: Path) -> Config:
+    """Load a configuration; a bad one ends the command with all its defects."""
+    try:
+        return load(path)
+    except ConfigError as error:
+        raise BadInput(str(error)) from error
+
+
+def summary_table(found: Config) -> Table:
+    """Lay out what holds for the whole node, as lines of a name and a value."""
+    node, pool = found.node, found.default_pool()
+    relax = "through any neighbor AS" if found.ecmp.multipath_relax else "through one neighbor AS"
+    rows: list[tuple[Cell, Cell]] = [
+        ("node", f"{node.name}, AS {node.asn}, router id {found.router_id()}, reached at {node.address}"),
+        ("store", found.store.url),
+        ("pool", "none is created" if pool is None else _pool(pool, found.fallback.kind)),
+        ("peers", str(len(found.peer)) if found.peer else "none: nothing is announced or learned"),
+        ("fallback", _fallback(found.fallback)),
+        ("ecmp", f"up to {found.ecmp.limit} equal paths, {relax}"),
+        (
+            "start-up",
+            f"removes nothing for up to {found.startup.peers_learned_ceiling_s:g} s, until all peers have spoken",
+        ),
+        ("speaker", f"ExaBGP in {found.speaker.mode} mode, in {found.speaker.runtime_dir}"),
+        ("socket", found.api.socket),
+        ("log", f"{found.log.level} and above, as {found.log.format}"),
+    ]
+    return Table((Column(""), Column("")), rows)
+
+
+def _pool(pool: Pool, default: Fallback) -> str:
+    return (
+        f"{pool.name} {pool.cidr}, blocks of /{pool.block_size}, VXLAN {pool.vxlan_mode}, "
+        f"fallback {pool.fallback or default}; created where the store has none"
+    )
+
+
+def _fallback(section: FallbackSection) -> str:
+    back = f"back to native after {section.restore_after_s:g} to {section.restore_ceiling_s:g} s"
+    return f"{section.kind}, VNI {section.vxlan_vni}, UDP port {section.vxlan_port}, {back}"
+
+
+def peers_table(peers: tuple[PeerSection, ...]) -> Table:
+    """Lay out the configured peers, one a row."""
+    columns = (
+        Column("NAME"),
+        Column("ADDRESS"),
+        Column("PORT", right=True),
+        Column("AS", right=True),
+        Column("LOCAL ADDRESS"),
+        Column("FAMILIES"),
+        Column("HOLD S", right=True),
+        Column("RESTART S", right=True),
+        Column("CONNECTION"),
+    )
+    return Table(columns, [_peer(peer) for peer in peers])
+
+
+def _peer(peer: PeerSection) -> tuple[Cell, ...]:
+    how = "passive" if peer.passive else "active"
+    hops = f", multihop TTL {peer.multihop_ttl}" if peer.multihop_ttl else ""
+    return (
+        peer.name,
+        str(peer.address),
+        peer.port,
+        peer.asn,
+        str(peer.local_address),
+        " ".join(peer.families),
+        peer.hold_time_s,
+        peer.graceful_restart_s,
+        how + hops,
+    )

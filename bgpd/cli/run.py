@@ -1,0 +1,40 @@
+"""``bgpd run``: the daemon in the foreground, as systemd and the lab start it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from bgpd.cli.config import ENVIRONMENT, read
+from bgpd.config.load import DEFAULT_PATH
+from bgpd.daemon import supervise
+
+
+@click.command()
+@click.option(
+    "--config",
+    "path",
+    type=click.Path(path_type=Path),
+    envvar=ENVIRONMENT,
+    default=DEFAULT_PATH,
+    show_default=True,
+    show_envvar=True,
+    help="The configuration file.",
+)
+@click.option(
+    "--record",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    metavar="FILE",
+    help="Record every event that enters the core, one JSON line each, for a replay.",
+)
+@click.pass_context
+def run(ctx: click.Context, path: Path, record: Path | None) -> None:
+    """Run the daemon in the foreground.
+
+    It ends on SIGTERM or SIGINT and leaves the kernel's routes as they are. Exit status 2: the configuration is bad, and
+    nothing was started.
+    """
+    if record is not None and not record.absolute().parent.is_dir():
+        raise click.BadParameter(f"the directory of {record} does not exist", param_hint="--record")
+    ctx.exit(supervise.main(read(path), record))
