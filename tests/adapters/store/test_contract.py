@@ -298,7 +298,11 @@ def test_revoking_a_lease_ends_it_at_once(run):
         await store.revoke(lease)
 
         assert ["/l/b"] == [item.key for item in (await store.range("/l/")).items]
-        for unknown in (store.revoke(lease), store.keepalive(lease), store.txn((), (Put("/x", b""), Put("/y", b"", lease)))):
+        for unknown in (
+            store.revoke(lease),
+            store.keepalive(lease),
+            store.txn((), (Put("/x", b""), Put("/y", b"", lease))),
+        ):
             with pytest.raises(LeaseNotFound):
                 await unknown
         assert await store.get("/x") is None
@@ -327,7 +331,9 @@ def test_contended_increments_lose_none(run):
             while True:
                 held = await store.get("/n")
                 value = int(held.value) + 1 if held else 1
-                if (await store.txn((Compare("/n", held.mod_revision if held else 0),), (Put("/n", b"%d" % value),))).succeeded:
+                if (
+                    await store.txn((Compare("/n", held.mod_revision if held else 0),), (Put("/n", b"%d" % value),))
+                ).succeeded:
                     break
                 await asyncio.sleep(0)
 

@@ -1,0 +1,133 @@
+"""Rules of a configuration that no single type can say: what a value means, and what holds between values.
+
+Each rule yields (path, rule) for what it finds wrong and never looks at a value that another rule has rejected as such.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar
+
+from bgpd.adapters.store.open import open_store
+from bgpd.config.schema import (
+    NAME_PATTERN,
+    FallbackSection,
+    NodeSection,
+    PeerSection,
+    PoolSection,
+    Section,
+    StoreSection,
+)
+from bgpd.model.prefix import Address, Family, Prefix, parse_interface
+
+Finding = tuple[str, str]
+T = TypeVar("T")
+
+_RESERVED_ASNS = {
+    23456: "AS 23456 stands for 4-byte AS numbers towards old speakers (RFC 6793): it is nobody's",
+    65535: "AS 65535 is reserved (RFC 7300)",
+}
+_BLOCK_SIZES = {Family.IPV4: (20, 32, 26), Family.IPV6: (116, 128, 122)}
+"""Smallest, largest and default block size (Calico: IPPool.spec.blockSize)."""
+_LINK_LOCAL = (Prefix.parse("169.254.0.0/16"), Prefix.parse("fe80::/10"))
+
+
+def findings(sections: Mapping[str, Section]) -> Iterator[Finding]:
+    """Yield all that is wrong with well-typed sections, given by their path in the file; absent ones are not judged."""
+    for path, section in sections.items():
+        match section:
+            case NodeSection():
+                yield from _node(section)
+            case StoreSection():
+                yield from _store(section)
+            case PoolSection():
+                yield from _pool(section)
+            case PeerSection():
+                yield from _peer(path, section)
+            case FallbackSection() if section.restore_ceiling_s < section.restore_after_s:
+                yield "fallback.restore_ceiling_s", f"must be at least restore_after_s ({section.restore_after_s:g})"
+            case _:
+                continue
+    peers = {path: section for path, section in sections.items() if isinstance(section, PeerSection)}
+    yield from _unique(peers, "name", lambda peer: peer.name)
+    yield from _unique(peers, "address", lambda peer: peer.address)
+
+
+def _store(store: StoreSection) -> Iterator[Finding]:
+    try:
+        open_store(store.url)
+    except ValueError as error:
+        yield "store.url", str(error)
+
+
+def _node(node: NodeSection) -> Iterator[Finding]:
+    yield from _asn("node.asn", node.asn)
+    if not re.fullmatch(NAME_PATTERN, node.name):
+        yield "node.name", f"is required: the host name {node.name!r} will not do as a name"
+    try:
+        address, _ = parse_interface(node.address)
+    except ValueError as error:
+        yield "node.address", f"{error}; write ADDRESS/LENGTH, such as 10.0.0.1/32"
+        return
+    if reason := _not_unicast(address):
+        yield "node.address", reason
+    if node.router_id is not None and (node.router_id.family is not Family.IPV4 or node.router_id == 0):
+        yield "node.router_id", "a router id is written as an IPv4 address other than 0.0.0.0 (RFC 6286)"
+    if node.router_id is None and address.family is Family.IPV6:
+        yield "node.router_id", "is required where node.address is an IPv6 address"
+
+
+def _pool(pool: PoolSection) -> Iterator[Finding]:
+    low, high, default = _BLOCK_SIZES[pool.cidr.family]
+    size = default if pool.block_size is None else pool.block_size
+    if not low <= size <= high:
+        yield "pool.block_size", f"must be {low} to {high} for an {pool.cidr.family!s} pool"
+    elif size < pool.cidr.length:
+        yield "pool.block_size", f"a block (/{size}) must not be larger than its pool {pool.cidr}"
+    if any(net.covers(pool.cidr) or pool.cidr.covers(net) for net in _LINK_LOCAL):
+        yield "pool.cidr", "must not overlap the link-local ranges 169.254.0.0/16 and fe80::/10"
+    if reason := _not_unicast(pool.cidr.network):
+        yield "pool.cidr", reason
+
+
+def _peer(path: str, peer: PeerSection) -> Iterator[Finding]:
+    yield from _asn(f"{path}.asn", peer.asn)
+    if reason := _not_unicast(peer.address):
+        yield f"{path}.address", reason
+    if reason := _not_unicast(peer.local_address):
+        yield f"{path}.local_address", reason
+    if peer.local_address.family is not peer.address.family:
+        yield f"{path}.local_address", f"must be an {peer.address.family!s} address, as the peer's {peer.address} is"
+    elif peer.local_address == peer.address:
+        yield f"{path}.address", "must not be our own address"
+    if peer.hold_time_s in {1, 2}:
+        yield f"{path}.hold_time_s", "must be 0 (no keepalives) or at least 3 (RFC 4271 section 4.2)"
+    if not peer.families:
+        yield f"{path}.families", "must name at least one of ipv4, ipv6"
+    elif len(set(peer.families)) != len(peer.families):
+        yield f"{path}.families", "must name each family once"
+
+
+def _asn(path: str, asn: int) -> Iterator[Finding]:
+    if asn in _RESERVED_ASNS:
+        yield path, _RESERVED_ASNS[asn]
+
+
+def _unique(peers: Mapping[str, PeerSection], field: str, value: Callable[[PeerSection], T]) -> Iterator[Finding]:
+    first: dict[T, str] = {}
+    for path, peer in peers.items():
+        before = first.setdefault(value(peer), path)
+        if before != path:
+            yield f"{path}.{field}", f"must be unique: {before} has it, too"
+
+
+def _not_unicast(address: Address) -> str:
+    """Say why an address is nobody's; empty for a unicast address."""
+    if address.family is Family.IPV4:
+        first = address >> 24
+        if first in {0, 127} or first >= 224:
+            return "must be a unicast address, not one of 0.0.0.0/8, 127.0.0.0/8 or 224.0.0.0/3"
+    elif address in {Address.parse("::"), Address.parse("::1")} or address.packed[0] == 0xFF:
+        return "must be a unicast address, not ::, ::1 or one of ff00::/8"
+    return ""

@@ -1,0 +1,201 @@
+"""The configuration file's shape: sections, keys, kinds, defaults and the range of each value.
+
+Rules that concern one value stand in its type, and rules between values in config/check.py. The example in
+config/bgpd.toml names every key.
+"""
+
+from __future__ import annotations
+
+import socket
+from enum import StrEnum
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from bgpd.adapters.store.records import vtep_mac
+from bgpd.model.event import Configured, Options
+from bgpd.model.node import Node
+from bgpd.model.peer import Peer
+from bgpd.model.pool import Fallback, Mode, Pool
+from bgpd.model.prefix import Address, Family, Prefix, parse_interface
+
+NAME_PATTERN = r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"
+Seconds = Annotated[float, Meta(ge=0, le=86_400)]
+PortNumber = Annotated[int, Meta(ge=1, le=65_535)]
+AsNumber = Annotated[int, Meta(ge=1, le=4_294_967_294)]
+Name = Annotated[str, Meta(min_length=1, max_length=253, pattern=NAME_PATTERN)]
+FilePath = Annotated[str, Meta(pattern=r"^/.*[^/]$")]
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of the file."""
+
+
+class NodeSection(Section, frozen=True, kw_only=True):
+    """The node that the daemon runs on."""
+
+    name: Name = msgspec.field(default_factory=lambda: socket.gethostname().lower())
+    address: str
+    """``10.0.0.1/32``: how other nodes reach it; the length is that of its subnet."""
+    asn: AsNumber
+    router_id: Address | None = None
+
+
+class StoreSection(Section, frozen=True, kw_only=True):
+    url: str = "sqlite:///var/lib/bgpd/store.db"
+
+
+class PoolSection(Section, frozen=True, kw_only=True):
+    """The pool to create where the store holds none."""
+
+    name: Name = "default-ipv4-ippool"
+    cidr: Prefix
+    block_size: Annotated[int, Meta(ge=20, le=128)] | None = None
+    """None: 26 for IPv4, 122 for IPv6."""
+    vxlan_mode: Mode = Mode.NEVER
+    fallback: Fallback | None = None
+
+
+class PeerSection(Section, frozen=True, kw_only=True):
+    name: Name
+    address: Address
+    asn: AsNumber
+    local_address: Address
+    port: PortNumber = 179
+    hold_time_s: Annotated[int, Meta(ge=0, le=65_535)] = 90
+    graceful_restart_s: Annotated[int, Meta(ge=0, le=4095)] = 120
+    passive: bool = False
+    multihop_ttl: Annotated[int, Meta(ge=0, le=255)] = 0
+    families: tuple[Literal["ipv4", "ipv6"], ...] = ("ipv4",)
+
+
+class FallbackSection(Section, frozen=True, kw_only=True):
+    kind: Fallback = Fallback.VXLAN
+    restore_after_s: Seconds = 10.0
+    restore_ceiling_s: Seconds = 300.0
+    vxlan_vni: Annotated[int, Meta(ge=1, le=16_777_215)] = 4096
+    vxlan_port: PortNumber = 4789
+
+
+class EcmpSection(Section, frozen=True, kw_only=True):
+    limit: Annotated[int, Meta(ge=1, le=128)] = 16
+    multipath_relax: bool = True
+
+
+class StartupSection(Section, frozen=True, kw_only=True):
+    peers_learned_ceiling_s: Seconds = 120.0
+
+
+class SpeakerMode(StrEnum):
+    """How ExaBGP hands over what it received."""
+
+    RAW = "raw"
+    JSON = "json"
+
+
+class SpeakerSection(Section, frozen=True, kw_only=True):
+    mode: SpeakerMode = SpeakerMode.RAW
+    runtime_dir: FilePath = "/run/bgpd/speaker"
+
+
+class ApiSection(Section, frozen=True, kw_only=True):
+    socket: FilePath = "/run/bgpd/bgpd.sock"
+
+
+class LogLevel(StrEnum):
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class LogFormat(StrEnum):
+    AUTO = "auto"
+    """Console on a terminal, else JSON."""
+    JSON = "json"
+    CONSOLE = "console"
+
+
+class LogSection(Section, frozen=True, kw_only=True):
+    level: LogLevel = LogLevel.INFO
+    format: LogFormat = LogFormat.AUTO
+
+
+class Config(Section, frozen=True, kw_only=True):
+    """A whole configuration, checked."""
+
+    node: NodeSection
+    store: StoreSection = StoreSection()
+    pool: PoolSection | None = None
+    peer: tuple[PeerSection, ...] = ()
+    fallback: FallbackSection = FallbackSection()
+    ecmp: EcmpSection = EcmpSection()
+    startup: StartupSection = StartupSection()
+    speaker: SpeakerSection = SpeakerSection()
+    api: ApiSection = ApiSection()
+    log: LogSection = LogSection()
+
+    def router_id(self) -> Address:
+        """The BGP identifier: as set, else the node's IPv4 address."""
+        address, _ = parse_interface(self.node.address)
+        return self.node.router_id if self.node.router_id is not None else address
+
+    def own_node(self) -> Node:
+        """Return this node as others are to see it."""
+        address, subnet = parse_interface(self.node.address)
+        v4 = address.family is Family.IPV4
+        return Node(
+            name=self.node.name,
+            asn=self.node.asn,
+            ipv4_address=address if v4 else None,
+            ipv4_subnet=subnet if v4 else None,
+            ipv6_address=None if v4 else address,
+            ipv6_subnet=None if v4 else subnet,
+            vtep_mac=vtep_mac(self.node.name),
+        )
+
+    def default_pool(self) -> Pool | None:
+        """Return the pool to create where the store holds none; None: create none."""
+        if self.pool is None:
+            return None
+        v4 = self.pool.cidr.family is Family.IPV4
+        return Pool(
+            name=self.pool.name,
+            cidr=self.pool.cidr,
+            block_size=self.pool.block_size or (26 if v4 else 122),
+            vxlan_mode=self.pool.vxlan_mode,
+            fallback=self.pool.fallback,
+        )
+
+    def configured(self) -> Configured:
+        """Return the event that tells the core of this configuration."""
+        return Configured(
+            node=self.own_node(),
+            peers=tuple(self._peer(section) for section in self.peer),
+            options=Options(
+                peers_learned_ceiling_s=self.startup.peers_learned_ceiling_s,
+                restore_after_s=self.fallback.restore_after_s,
+                restore_ceiling_s=self.fallback.restore_ceiling_s,
+                ecmp_limit=self.ecmp.limit,
+                multipath_relax=self.ecmp.multipath_relax,
+                fallback=self.fallback.kind,
+                vxlan_vni=self.fallback.vxlan_vni,
+                vxlan_port=self.fallback.vxlan_port,
+            ),
+        )
+
+    def _peer(self, section: PeerSection) -> Peer:
+        return Peer(
+            name=section.name,
+            address=section.address,
+            asn=section.asn,
+            local_address=section.local_address,
+            local_asn=self.node.asn,
+            port=section.port,
+            hold_time_s=section.hold_time_s,
+            graceful_restart_s=section.graceful_restart_s,
+            families=tuple(Family.IPV4 if family == "ipv4" else Family.IPV6 for family in section.families),
+            passive=section.passive,
+            multihop_ttl=section.multihop_ttl,
+        )

@@ -1,0 +1,286 @@
+"""The configuration: the example holds, and everything that is wrong is named at once."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from bgpd.config.error import ConfigError, Defect
+from bgpd.config.load import load
+from bgpd.config.schema import Config
+from bgpd.model.event import Options
+from bgpd.model.node import Node
+from bgpd.model.peer import Peer
+from bgpd.model.pool import Fallback, Mode, Pool
+from bgpd.model.prefix import Address, Family, Prefix
+
+pytestmark = pytest.mark.core
+
+EXAMPLE = Path(__file__).parents[2] / "config" / "bgpd.toml"
+
+MINIMAL = """
+[node]
+name = "node-a"
+address = "10.0.0.1/24"
+asn = 64512
+"""
+
+PEER = """
+[[peer]]
+name = "tor1"
+address = "192.0.2.1"
+asn = 65001
+local_address = "192.0.2.2"
+"""
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "bgpd.toml"
+    path.write_text(text)
+    return path
+
+
+def defects(folder: Path, text: str) -> list[tuple[str, str, str]]:
+    path = written(folder, text)
+    with pytest.raises(ConfigError) as raised:
+        load(path)
+    assert {path} == {defect.file for defect in raised.value.errors}
+    return [(defect.path, defect.value, defect.rule) for defect in raised.value.errors]
+
+
+def one_defect(folder: Path, text: str) -> tuple[str, str, str]:
+    (found,) = defects(folder, text)
+    return found
+
+
+def test_a_minimal_file_has_defaults_for_the_rest(tmp_path):
+    """Address and AS number are enough: the rest has defaults, and the event tells the core all of it."""
+    config = load(written(tmp_path, MINIMAL))
+
+    event = config.configured()
+
+    assert event.node == Node(
+        name="node-a",
+        asn=64512,
+        ipv4_address=Address.parse("10.0.0.1"),
+        ipv4_subnet=Prefix.parse("10.0.0.0/24"),
+        vtep_mac=event.node.vtep_mac,
+    )
+    assert event.node.vtep_mac.startswith("66:")
+    assert ((), Options()) == (event.peers, event.options)
+    assert config.default_pool() is None
+    assert Address.parse("10.0.0.1") == config.router_id()
+    assert "sqlite:///var/lib/bgpd/store.db" == config.store.url
+
+
+def test_the_host_name_is_the_default_name(tmp_path):
+    """Without node.name the node has the host's name in lower case."""
+    name = load(written(tmp_path, MINIMAL.replace('name = "node-a"', ""))).node.name
+
+    assert name
+    assert name.lower() == name
+
+
+def test_every_value_reaches_the_core(tmp_path):
+    """What the file says is what the event says, peers with our AS number as theirs to us."""
+    config = load(
+        written(
+            tmp_path,
+            MINIMAL
+            + PEER
+            + """port = 1179
+hold_time_s = 9
+graceful_restart_s = 60
+passive = true
+multihop_ttl = 5
+families = ["ipv4", "ipv6"]
+[pool]
+name = "p"
+cidr = "fd00::/64"
+vxlan_mode = "CrossSubnet"
+fallback = "None"
+[fallback]
+kind = "None"
+restore_after_s = 1
+restore_ceiling_s = 2.5
+vxlan_vni = 7
+vxlan_port = 8472
+[ecmp]
+limit = 4
+multipath_relax = false
+[startup]
+peers_learned_ceiling_s = 3
+""",
+        )
+    )
+
+    event = config.configured()
+
+    assert event.peers == (
+        Peer(
+            name="tor1",
+            address=Address.parse("192.0.2.1"),
+            asn=65001,
+            local_address=Address.parse("192.0.2.2"),
+            local_asn=64512,
+            port=1179,
+            hold_time_s=9,
+            graceful_restart_s=60,
+            families=(Family.IPV4, Family.IPV6),
+            passive=True,
+            multihop_ttl=5,
+        ),
+    )
+    assert event.options == Options(
+        peers_learned_ceiling_s=3.0,
+        restore_after_s=1.0,
+        restore_ceiling_s=2.5,
+        ecmp_limit=4,
+        multipath_relax=False,
+        fallback=Fallback.NONE,
+        vxlan_vni=7,
+        vxlan_port=8472,
+    )
+    assert config.default_pool() == Pool(
+        name="p",
+        cidr=Prefix.parse("fd00::/64"),
+        block_size=122,
+        vxlan_mode=Mode.CROSS_SUBNET,
+        fallback=Fallback.NONE,
+    )
+
+
+def test_the_example_holds_and_shows_each_default():
+    """The example loads; a key that is commented out shows the default that stands in the schema."""
+    shown = re.sub(r"^# ([a-z_]+ = )", r"\1", EXAMPLE.read_text(), flags=re.MULTILINE)
+    shown = re.sub(r'^(name = "node-a"|router_id = .*)$', "", shown, flags=re.MULTILINE)
+
+    plain = load(EXAMPLE)
+
+    as_shown: Any = tomllib.loads(shown)
+    for name in ("node", "pool"):
+        for key in ("name", "router_id", "block_size", "fallback"):
+            as_shown[name].pop(key, None)
+    assert msgspec.convert(as_shown, Config, dec_hook=lambda kind, value: kind.parse(value)) == plain
+
+
+def test_the_example_names_every_key():
+    """No key of the schema is missing in the example."""
+    text = EXAMPLE.read_text()
+    for field in msgspec.structs.fields(Config):
+        assert f"[{field.name}]" in text
+        section = field.type if isinstance(field.type, type) else field.type.__args__[0]
+        for key in msgspec.structs.fields(section):
+            assert re.search(rf"^(# )?{key.name} = ", text, re.MULTILINE), f"{field.name}.{key.name}"
+
+
+def test_a_file_that_is_not_there_says_so(tmp_path):
+    """A missing file, a folder, text that is not TOML and bytes that are not text are each named with the file."""
+    with pytest.raises(ConfigError, match=rf"^{re.escape(str(tmp_path / 'no'))}: the file does not exist"):
+        load(tmp_path / "no")
+    with pytest.raises(ConfigError, match="the file cannot be read: Is a directory"):
+        load(tmp_path)
+    with pytest.raises(ConfigError, match=r"the file is not TOML: .*line 2"):
+        load(written(tmp_path, "[node]\nname = \n"))
+    (tmp_path / "bgpd.toml").write_bytes(b"[node]\nname = '\xff'\n")
+    with pytest.raises(ConfigError, match="the file is not UTF-8 text: byte 15 is wrong"):
+        load(tmp_path / "bgpd.toml")
+
+
+def test_an_unknown_key_suggests_the_one_that_was_meant(tmp_path):
+    """An unknown key is named by its path, with the nearest key, or with all where none is near."""
+    assert ("node.adress", '"10.0.0.1"', "unknown key; did you mean 'address'?") == one_defect(
+        tmp_path, MINIMAL + 'adress = "10.0.0.1"'
+    )
+    assert ("peers", '[{"asn":1}]', "unknown key; did you mean 'peer'?") == one_defect(
+        tmp_path, MINIMAL + "[[peers]]\nasn = 1"
+    )
+    assert ("ecmp.zzz", "1", "unknown key; [ecmp] knows limit, multipath_relax") == one_defect(
+        tmp_path, MINIMAL + "[ecmp]\nzzz = 1"
+    )
+
+
+def test_all_defects_are_listed_at_once(tmp_path):
+    """Wrong keys, kinds and values in several sections, and broken rules in the sound ones, come in one error."""
+    found = defects(
+        tmp_path,
+        MINIMAL.replace("64512", '"x"')
+        + PEER.replace('"192.0.2.1"', '"192.0.2.300"')
+        + PEER.replace("asn = 65001", "hold_time_s = 2")
+        + PEER
+        + "hold_time_s = 1\n[fallback]\nrestore_after_s = 10\nrestore_ceiling_s = 5\n[log]\nlevel = 'loud'\n",
+    )
+
+    assert found == [
+        ("node.asn", '"x"', "must be a whole number, not text"),
+        ("peer[0].address", '"192.0.2.300"', "'192.0.2.300' does not appear to be an IPv4 or IPv6 address"),
+        ("peer[1].asn", "", "is required"),
+        ("log.level", '"loud"', "must be one of 'debug', 'info', 'warning', 'error'"),
+        ("peer[2].hold_time_s", "1", "must be 0 (no keepalives) or at least 3 (RFC 4271 section 4.2)"),
+        ("fallback.restore_ceiling_s", "5", "must be at least restore_after_s (10)"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "rule"),
+    [
+        (MINIMAL.replace("10.0.0.1/24", "10.0.0.1/33"), "node.address", "prefix length 33 is not in 0..32"),
+        (MINIMAL.replace("10.0.0.1/24", "127.0.0.1"), "node.address", "must be a unicast address"),
+        (MINIMAL.replace("10.0.0.1/24", "fd00::1/64"), "node.router_id", "is required where node.address is an IPv6"),
+        (MINIMAL + 'router_id = "fd00::1"', "node.router_id", "a router id is written as an IPv4 address"),
+        (MINIMAL.replace("64512", "0"), "node.asn", "must be a whole number >= 1"),
+        (MINIMAL.replace("64512", "4294967295"), "node.asn", "must be a whole number <= 4294967294"),
+        (MINIMAL.replace("64512", "23456"), "node.asn", "AS 23456 stands for"),
+        (MINIMAL.replace("node-a", "a/b"), "node.name", "must be a name of letters"),
+        (MINIMAL + '[store]\nurl = "etcd://x"', "store.url", "'etcd://x' is not a store"),
+        (MINIMAL + '[store]\nurl = "sqlite://rel/x"', "store.url", "names no file"),
+        (MINIMAL + "[pool]", "pool.cidr", "is required"),
+        (MINIMAL + '[pool]\ncidr = "10.65.0.1/16"', "pool.cidr", "the prefix is 10.65.0.0/16"),
+        (MINIMAL + '[pool]\ncidr = "10.65.0.0/16"\nblock_size = 33', "pool.block_size", "must be 20 to 32"),
+        (MINIMAL + '[pool]\ncidr = "fd00::/64"\nblock_size = 26', "pool.block_size", "must be 116 to 128"),
+        (MINIMAL + '[pool]\ncidr = "10.65.0.0/27"', "pool.block_size", "must not be larger than its pool"),
+        (MINIMAL + '[pool]\ncidr = "169.254.0.0/17"', "pool.cidr", "must not overlap the link-local"),
+        (MINIMAL + '[pool]\ncidr = "224.0.0.0/16"', "pool.cidr", "must be a unicast address"),
+        (MINIMAL + PEER + PEER.replace("tor1", "tor2"), "peer[1].address", "must be unique: peer[0] has it"),
+        (MINIMAL + PEER + PEER.replace("2.1", "2.9"), "peer[1].name", "must be unique: peer[0] has it"),
+        (MINIMAL + PEER.replace("192.0.2.2", "fd00::2"), "peer[0].local_address", "must be an ipv4 address"),
+        (MINIMAL + PEER.replace("192.0.2.2", "192.0.2.1"), "peer[0].address", "must not be our own"),
+        (MINIMAL + PEER.replace("192.0.2.1", "224.0.0.5"), "peer[0].address", "must be a unicast"),
+        (MINIMAL + PEER.replace("192.0.2.2", "0.0.0.0"), "peer[0].local_address", "must be a unicast"),
+        (MINIMAL + PEER.replace("65001", "65535"), "peer[0].asn", "AS 65535 is reserved"),
+        (MINIMAL + PEER + "port = 0", "peer[0].port", "must be a whole number >= 1"),
+        (MINIMAL + PEER + "graceful_restart_s = 4096", "peer[0].graceful_restart_s", "<= 4095"),
+        (MINIMAL + PEER + "families = []", "peer[0].families", "must name at least one"),
+        (MINIMAL + PEER + 'families = ["ipv4", "ipv4"]', "peer[0].families", "each family once"),
+        (MINIMAL + PEER + 'families = ["ipx"]', "peer[0].families", "must be one of 'ipv4', 'ipv6'"),
+        (MINIMAL + PEER + "passive = 1", "peer[0].passive", "must be true or false, not a whole number"),
+        (MINIMAL + "[peer]\nasn = 1", "peer", "is a list: write [[peer]]"),
+        (MINIMAL + "[[ecmp]]\nlimit = 1", "ecmp", "is a table: write [ecmp]"),
+        (MINIMAL + "[fallback]\nvxlan_vni = 16777216", "fallback.vxlan_vni", "<= 16777215"),
+        (MINIMAL + "[fallback]\nrestore_after_s = nan", "fallback.restore_after_s", "must be"),
+        (MINIMAL + '[api]\nsocket = "bgpd.sock"', "api.socket", "must be an absolute path"),
+        (PEER, "node", "is required"),
+    ],
+)
+def test_each_rule_names_place_and_reason(tmp_path, text, path, rule):
+    """A value that breaks a rule is named by its path, with the rule."""
+    where, _, why = one_defect(tmp_path, text)
+
+    assert path == where
+    assert rule in why
+
+
+def test_a_defect_is_one_line_for_people():
+    """A defect reads as file, path, value and rule; without a value or a path these are left out."""
+    file = Path("/etc/x")
+
+    assert "/etc/x: a.b = 3: must be 4" == str(Defect(file=file, path="a.b", value="3", rule="must be 4"))
+    assert "/etc/x: a.b: is required" == str(Defect(file=file, path="a.b", rule="is required"))
+    assert "/etc/x: is gone\n/etc/x: c: is required" == str(
+        ConfigError((Defect(file=file, path="", rule="is gone"), Defect(file=file, path="c", rule="is required")))
+    )
