@@ -29,6 +29,9 @@ NEED_S = 20.0
 POLL_S = 0.02
 """How often such a file is looked for."""
 
+ENDED = "-- lab: "
+"""How the line begins that is put at the end of a log when its service ends; the line ends with the exit status."""
+
 HIDDEN = ("/run", "/tmp")  # noqa: S108 - these are hidden from the node, not used
 UPPER = "/run/.lab"
 
@@ -157,7 +160,7 @@ class Services:
         once = any(service["once"] for service in self.orders["services"] if service["name"] == name)
         if once and status == 0:
             self.finished.add(name)
-        line = f"-- lab: {name} ended with {os.waitstatus_to_exitcode(status)}\n"
+        line = f"{ENDED}{name} ended with {os.waitstatus_to_exitcode(status)}\n"
         fd = os.open(f"{name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640, dir_fd=self.logs)
         os.write(fd, line.encode())
         os.close(fd)

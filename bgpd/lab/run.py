@@ -45,7 +45,8 @@ WORKLOAD_GATEWAY = "169.254.1.1"
 """Calico's: never an address of anything, the node answers ARP for it (proxy_arp)."""
 
 PLACEHOLDERS = frozenset({".gitignore", ".gitkeep"})
-TAIL_LINES = 15
+TAIL_LINES = 12
+LINE_LENGTH = 400
 
 Say = Callable[[str], None]
 
@@ -247,7 +248,7 @@ def attach(lab: topology.Topology, made: LabState, one: NodeState, say: Say) -> 
     interface, end = next(pair for pair in lab.links_of(one.name) if pair[1].node == one.workload_of)
     owner = made.node(one.workload_of)
     say(f"  {one.name:<10} waits for an address of {owner.name}'s block")
-    address = assign(owner, one.name)
+    address = assign(owner, one.name, state.logs(lab.name, owner.name))
     mtu = str(WORKLOAD_MTU_BYTES)
     for line in (
         f"ip link set {interface} mtu {mtu}",
@@ -269,13 +270,16 @@ class _Assigned(msgspec.Struct):
     address: str
 
 
-def assign(owner: NodeState, handle: str) -> str:
-    """Ask the node's daemon for an address, until it has a block. Raises Failed after WORKLOAD_S with the daemon's last words."""
+def assign(owner: NodeState, handle: str, logs: Path) -> str:
+    """Ask the node's daemon for an address, until it has a block. Raises Failed after WORKLOAD_S, or once the daemon has ended."""
     deadline = time.monotonic() + WORKLOAD_S
     while True:
         done = inside(owner, ("bgpd", "ipam", "assign", "--handle", handle, "-o", "json"), check=False)
         if done.returncode == 0:
             return msgspec.json.decode(done.stdout, type=_Assigned).address.partition("/")[0]
+        for service in owner.services:
+            if fell(logs / f"{service}.log"):
+                raise Failed(f"{service} of {owner.name} has ended; {handle} needs it for an address")
         if time.monotonic() > deadline:
             raise Failed(f"{owner.name} gives no address to {handle} after {WORKLOAD_S:g} s: {done.stderr.strip()}")
         time.sleep(POLL_S)
@@ -410,9 +414,26 @@ def sh(*command: str) -> str:
 
 
 def tails(lab: str) -> Iterator[str]:
-    """The last lines of every log of a lab that has any."""
-    for log in sorted(state.directory(lab).glob("log/*/*.log")):
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL_LINES:]
+    """The last lines of the logs of the services that failed; where none did, of all."""
+    logs = sorted(state.directory(lab).glob("log/*/*.log"))
+    failed = [log for log in logs if fell(log)]
+    for log in failed or logs:
+        lines = last_lines(log)
         if lines:
             yield f"--- {log.parent.name}/{log.name}"
             yield from lines
+
+
+def last_lines(log: Path) -> list[str]:
+    """The end of a log, each line cut to what a terminal can bear."""
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL_LINES:]
+    except FileNotFoundError:
+        return []
+    return [line if len(line) <= LINE_LENGTH else f"{line[:LINE_LENGTH]} ..." for line in lines]
+
+
+def fell(log: Path) -> bool:
+    """Whether a service has ended with a failure and has not been started since (the init writes it at the end of its log)."""
+    lines = last_lines(log)
+    return bool(lines) and lines[-1].startswith(init.ENDED) and not lines[-1].endswith(" 0")

@@ -207,7 +207,7 @@ class Tour:
         for node in involved:
             log = state.logs(self.made.name, node.name) / f"{node.services[0]}.log"
             self.screen.line(f"     last lines of {log}:")
-            for line in log.read_text(encoding="utf-8", errors="replace").splitlines()[-run.TAIL_LINES :]:
+            for line in run.last_lines(log):
                 self.screen.line(f"     | {line}")
         return False
 
