@@ -127,8 +127,8 @@ class Tour:
         self.passed = 0
         self.failed = 0
         self.open: list[Stream | Monitor] = []
-        self.nodes = [node for node in made.nodes if "bgpd" in node.services]
         self.routers = [node for node in made.nodes if node.group == "tor"]
+        self.nodes = [node for node in made.nodes if node.group == "node"]
         self.workloads = [node for node in made.nodes if node.workload_of]
         self.blocks: dict[str, str] = {}
 
