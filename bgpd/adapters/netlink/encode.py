@@ -70,8 +70,12 @@ _ATTRIBUTE: Final = struct.Struct("=HH")
 _U8: Final = struct.Struct("=B")
 _U32: Final = struct.Struct("=I")
 _U16_NETWORK: Final = struct.Struct("!H")
-_ROUTE_V4: Final = struct.Struct("=IHHII BBBBBBBBI HHI HHI HHI")
+_PUT_ROUTE_V4: Final = struct.Struct("=IHHII BBBBBBBBI HHI HHI HHI")
 """A whole IPv4 unicast route: header, rtmsg, RTA_TABLE, RTA_DST, RTA_NH_ID. One pack call is a third of the cost of five."""
+_REMOVE_ROUTE_V4: Final = struct.Struct("=IHHII BBBBBBBBI HHI HHI")
+_LAST_V4: Final = 0xFFFFFFFF
+_INET: Final = int(socket.AF_INET)
+_htonl = socket.htonl
 
 _RTA_DST: Final = 1
 _RTA_OIF: Final = 4
@@ -171,14 +175,13 @@ class NeighbourEntry(msgspec.Struct, frozen=True):
 
 def put_route(key: RouteKey, kind: RouteKind, nexthop_id: int, protocol: int, flags: int) -> bytes:
     """A route by nexthop id (unicast), or one that drops. *flags*: CREATE or REPLACE, never PUT: the key may be another's."""
-    prefix = int(key.prefix)
-    network, length = prefix >> 8, prefix & 255
-    if kind is RouteKind.UNICAST and not network >> 128 and network:
+    network = key.prefix >> 8
+    if kind is RouteKind.UNICAST and 0 < network <= _LAST_V4:
         # fmt: off
-        return _ROUTE_V4.pack(
+        return _PUT_ROUTE_V4.pack(
             52, RTM_NEWROUTE, flags, 0, 0,
-            socket.AF_INET, length, 0, 0, key.table if key.table < 256 else 0, protocol, 0, 1, 0,
-            8, _RTA_TABLE, key.table, 8, _RTA_DST, socket.htonl(network), 8, _RTA_NH_ID, nexthop_id,
+            _INET, key.prefix & 255, 0, 0, key.table if key.table < 256 else 0, protocol, 0, 1, 0,
+            8, _RTA_TABLE, key.table, 8, _RTA_DST, _htonl(network), 8, _RTA_NH_ID, nexthop_id,
         )
         # fmt: on
     attributes = _route_key(key)
@@ -189,6 +192,15 @@ def put_route(key: RouteKey, kind: RouteKind, nexthop_id: int, protocol: int, fl
 
 def remove_route(key: RouteKey, protocol: int) -> bytes:
     """Remove a route of that protocol, of any type and scope; ESRCH if there is none."""
+    network = key.prefix >> 8
+    if 0 < network <= _LAST_V4:
+        # fmt: off
+        return _REMOVE_ROUTE_V4.pack(
+            44, RTM_DELROUTE, REMOVE, 0, 0,
+            _INET, key.prefix & 255, 0, 0, key.table if key.table < 256 else 0, protocol, _SCOPE_NOWHERE, 0, 0,
+            8, _RTA_TABLE, key.table, 8, _RTA_DST, _htonl(network),
+        )
+        # fmt: on
     return _route(RTM_DELROUTE, key, _route_key(key), REMOVE, protocol=protocol, scope=_SCOPE_NOWHERE, route_type=0)
 
 

@@ -79,6 +79,9 @@ class Mirror:
 
     def record(self, key: KernelKey, value: KernelValue | None) -> None:
         """The kernel has accepted our change."""
+        if type(key) is RouteKey:
+            self._store_route(key, value)
+            return
         if isinstance(key, Leg | GroupKey):
             number = self.ids.get(key)
             if number is None:
@@ -215,15 +218,31 @@ class Mirror:
 
     def _store(self, key: KernelKey, value: KernelValue | None) -> None:
         if type(key) is RouteKey:
-            before = self.actual.get(key)
-            if isinstance(before, KernelRoute) and before.group is not None:
-                self._routes_of.get(before.group, set()).discard(key)
-            if isinstance(value, KernelRoute) and value.group is not None:
-                self._routes_of.setdefault(value.group, set()).add(key)
+            self._store_route(key, value)
+            return
         if value is None:
             self.actual.pop(key, None)
         else:
             self.actual[key] = value
+
+    def _store_route(self, key: RouteKey, value: KernelValue | None) -> None:
+        """As ``_store``: on the way of every route."""
+        if value is None:
+            before = self.actual.pop(key, None)
+        else:
+            before = self.actual.get(key)
+            self.actual[key] = value
+        old = before.group if type(before) is KernelRoute else None
+        new = value.group if type(value) is KernelRoute else None
+        if old == new:
+            return
+        if old is not None:
+            self._routes_of.get(old, set()).discard(key)
+        if new is not None:
+            routes = self._routes_of.get(new)
+            if routes is None:
+                routes = self._routes_of[new] = set()
+            routes.add(key)
 
     def _drop_nexthop(self, number: int, key: Leg | GroupKey, *, keep_groups: bool = False) -> None:
         """Follow the kernel in removing an id: shrink groups, drop what is left empty, and its routes."""

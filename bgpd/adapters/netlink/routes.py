@@ -1,10 +1,11 @@
 """The kernel as a target: what is ours in it (devices, neighbours, FDB, legs, groups, routes), kept as desired by the reconciler.
 
-Theory of operation: ``apply`` turns changes into messages in the given order and sends them in batches; the kernel's refusals come
-back by sequence number and become reasons by key. ``run`` listens. A notification that carries our own netlink port is the echo of
-what ``apply`` has recorded already, and is skipped. All else goes to the :class:`Surroundings` (events for the core) and the
-:class:`Mirror` (drift for the reconciler). A lock keeps apply, notifications and readings apart, so a reading never mixes with
-our own writes; events are delivered outside of it, because the inbox may wait.
+Theory of operation: ``apply`` turns changes into messages in the given order and sends them in batches; the kernel's
+refusals come back by sequence number and become reasons by key. ``run`` listens. A notification that carries our own
+netlink port is the echo of what ``apply`` has recorded already: routes' echoes are kept back by the kernel, others are
+skipped. All else goes to the :class:`Surroundings` (events for the core) and the :class:`Mirror` (drift for the
+reconciler). A lock keeps apply, notifications and readings apart, so a reading never mixes with our own writes; events
+are delivered outside of it, because the inbox may wait.
 
 Laws: a route is *created* (never replaced) where we hold none, so another's route is never overwritten, and *removed* by protocol
 number, so another's is never deleted. A reading after a link event is coalesced (RESYNC_GAP_S). Nothing is removed on close.
@@ -49,6 +50,8 @@ from bgpd.model.prefix import Family
 
 RESYNC_GAP_S: Final = 0.5
 """Least time between two readings of the kernel: the first follows a link event at once, a burst of them costs one more."""
+CHUNK_CHANGES: Final = 2048
+"""Changes encoded, sent and recorded between two turns of the event loop: about one batch, 10 ms."""
 ABSENT: Final = frozenset({errno.ENOENT, errno.ESRCH, errno.ENODEV, errno.EADDRNOTAVAIL})
 """Answers to a removal that mean that it is done."""
 
@@ -92,7 +95,10 @@ class Kernel:
         Raises PermissionError without CAP_NET_ADMIN, OSError if the kernel does not answer: neither is worth a retry.
         """
         self._socket = NetlinkSocket()
-        self._listener = MulticastSocket(GROUPS)  # listens before it reads, so that no change is missed
+        silenced = (encode.RTM_NEWROUTE, encode.RTM_DELROUTE)
+        self._listener = MulticastSocket(
+            GROUPS, self._socket.port, silenced
+        )  # listens before it reads, so that no change is missed
         async with self._lock:
             await self._read_all(routes=True)
             self._mirror.take_drifted()
@@ -136,23 +142,26 @@ class Kernel:
     async def apply(self, changes: Sequence[_Change]) -> dict[KernelKey, str]:
         """Make *changes* in order (None removes); return why some failed. One that fails does not stop the others.
 
-        Raises OSError if the answers were lost: the kernel is read again, and the changes are to be made again by what differs.
+        Where the kernel's answers were lost (ENOBUFS), all of them fail, and what is there is read again. Raises OSError if the
+        socket fails otherwise.
         """
         failed: dict[KernelKey, str] = {}
         async with self._lock:
-            batch: dict[KernelKey, tuple[KernelValue | None, bytes]] = {}
+            values: dict[KernelKey, KernelValue | None] = {}
+            messages: list[bytes] = []
             for key, value in changes:
-                if isinstance(key, DeviceKey) or key in batch:
-                    await self._send(batch, failed)
-                if isinstance(key, DeviceKey):
+                if type(key) is DeviceKey or key in values or len(messages) >= CHUNK_CHANGES:
+                    await self._send(values, messages, failed)
+                if type(key) is DeviceKey:
                     await self._change_device(key, value, failed)
                     continue
-                message = self._message(key, value)
-                if isinstance(message, str):
+                message = self._route(key, value) if type(key) is RouteKey else self._message(key, value)
+                if type(message) is bytes:
+                    values[key] = value
+                    messages.append(message)
+                elif type(message) is str:
                     failed[key] = message
-                elif message is not None:
-                    batch[key] = (value, message)
-            await self._send(batch, failed)
+            await self._send(values, messages, failed)
         await self._hand_over()
         self._report()
         return failed
@@ -165,37 +174,38 @@ class Kernel:
     # -------------------------------------------------------------- writing
 
     async def _send(
-        self, batch: dict[KernelKey, tuple[KernelValue | None, bytes]], failed: dict[KernelKey, str]
+        self, values: dict[KernelKey, KernelValue | None], messages: list[bytes], failed: dict[KernelKey, str]
     ) -> None:
-        """Send what is in *batch*, record what was accepted, and empty it."""
-        if not batch:
+        """Send *messages*, one for each of *values*; record what was accepted, and empty both."""
+        if not messages:
             return
-        keys = list(batch)
-        refused = await self._transact([message for _, message in batch.values()])
-        again: dict[KernelKey, tuple[KernelValue | None, bytes]] = {}
-        for position, key in enumerate(keys):
-            value = batch[key][0]
-            refusal = refused.get(position)
+        refused = await self._transact(messages)
+        again: dict[KernelKey, KernelValue | None] = {}
+        record = self._mirror.record
+        for position, (key, value) in enumerate(values.items()):
+            refusal = refused.get(position) if refused else None
             if refusal is None or (value is None and refusal.errno in ABSENT):
-                self._mirror.record(key, value)
-            elif (
-                isinstance(key, RouteKey) and value is not None and refusal.errno == errno.ENOENT and key in self.actual
-            ):
+                record(key, value)
+            elif type(key) is RouteKey and value is not None and refusal.errno == errno.ENOENT and key in self.actual:
                 # it was to be replaced, and somebody has removed it meanwhile: the notification is still on its way
-                self._mirror.record(key, None)
-                again[key] = (value, self._route(key, value))
+                record(key, None)
+                again[key] = value
             else:
                 self._refuse(key, value, refusal, failed)
-        batch.clear()
+        values.clear()
+        messages.clear()
         if again:  # created this time, so there is no third
-            await self._send(again, failed)
+            routes = [self._route(key, value) for key, value in again.items() if type(key) is RouteKey]
+            await self._send(again, [route for route in routes if type(route) is bytes], failed)
 
     async def _transact(self, messages: Sequence[bytes]) -> dict[int, Refusal]:
         try:
             return await self._socket.transact(messages)
-        except OSError:
-            self._lost = True
-            raise
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
+                raise
+            self._lost = True  # some answers are lost, so nothing is known: read back, and let them be tried again
+            return dict.fromkeys(range(len(messages)), Refusal(errno.ENOBUFS, "answers lost"))
 
     def _refuse(
         self, key: KernelKey, value: KernelValue | None, refusal: Refusal, failed: dict[KernelKey, str]
@@ -208,7 +218,7 @@ class Kernel:
         """Encode a change; a string says why it cannot be made, None that there is nothing to do."""
         match key:
             case RouteKey():
-                return encode.remove_route(key, self._protocol) if value is None else self._route_or_reason(key, value)
+                return self._route(key, value)
             case Leg() | GroupKey() if value is None:
                 number = self._mirror.ids.get(key)
                 return None if number is None else encode.remove_nexthop(number)
@@ -224,15 +234,18 @@ class Kernel:
             case _:
                 assert_never(key)
 
-    def _route_or_reason(self, key: RouteKey, value: KernelValue) -> bytes | str:
-        assert isinstance(value, KernelRoute)
-        if value.kind is RouteKind.UNICAST and value.group not in self._mirror.ids:
-            return f"no group {value.group.name}" if value.group is not None else "a unicast route without a group"
-        return self._route(key, value)
-
-    def _route(self, key: RouteKey, value: KernelValue) -> bytes:
-        assert isinstance(value, KernelRoute)
-        number = 0 if value.group is None else self._mirror.ids[value.group]
+    def _route(self, key: RouteKey, value: KernelValue | None) -> bytes | str:
+        """On the way of every route: plain and short."""
+        if value is None:
+            return encode.remove_route(key, self._protocol)
+        assert type(value) is KernelRoute
+        number = 0
+        if value.kind is RouteKind.UNICAST:
+            if value.group is None:
+                return "a unicast route without a group"
+            number = self._mirror.ids.get(value.group, 0)
+            if not number:
+                return f"no group {value.group.name}"
         flags = encode.REPLACE if key in self.actual else encode.CREATE
         return encode.put_route(key, value.kind, number, self._protocol, flags)
 

@@ -12,6 +12,7 @@ the kernel calls inconsistent is read again.
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import errno
 import itertools
 import os
@@ -59,9 +60,15 @@ _NETLINK_EXT_ACK: Final = 11
 _NETLINK_GET_STRICT_CHK: Final = 12
 _SO_SNDBUFFORCE: Final = 32
 _SO_RCVBUFFORCE: Final = 33
+_SO_ATTACH_FILTER: Final = 26
+_BPF_LD_HALF: Final = 0x28
+_BPF_LD_WORD: Final = 0x20
+_BPF_JUMP_EQUAL: Final = 0x15
+_BPF_RETURN: Final = 0x06
 
 HEADER: Final = struct.Struct("=IHHII")
 """nlmsghdr: length, type, flags, sequence number, port."""
+_BPF: Final = struct.Struct("=HBBI")  # sock_filter: code, jump if true, jump if false, constant
 _ERROR: Final = struct.Struct("=i")
 _U16: Final = struct.Struct("=H")
 _U32: Final = struct.Struct("=I")
@@ -98,7 +105,7 @@ class NetlinkSocket:
 
     def __init__(self) -> None:
         self._socket = _open(BUFFER_BYTES)
-        self._sequence = itertools.count(1)
+        self._sequence = 1
         self.port: int = self._socket.getsockname()[0]
         """Our netlink port: notifications of changes that we asked for carry it."""
 
@@ -117,14 +124,16 @@ class NetlinkSocket:
         return refused
 
     def _exchange(self, messages: Sequence[bytes], start: int, end: int) -> dict[int, Refusal]:
-        batch = bytearray(b"".join(messages[start:end]))
-        offset = last = first = 0
-        for index in range(start, end):
-            sequence = next(self._sequence) & 0xFFFFFFFF
-            first = first or sequence
-            _U32.pack_into(batch, offset + 8, sequence)
+        chunk = messages[start:end]
+        batch = bytearray(b"".join(chunk))
+        first = self._sequence
+        offset = last = 0
+        stamp = _U32.pack_into
+        for sequence, message in enumerate(chunk, first):
+            stamp(batch, offset + 8, sequence & 0xFFFFFFFF)
             last = offset
-            offset += len(messages[index])
+            offset += len(message)
+        self._sequence = (first + len(chunk)) & 0xFFFFFFFF
         flags = _U16.unpack_from(batch, last + 6)[0]
         _U16.pack_into(batch, last + 6, flags | NLM_F_ACK)
         self._socket.send(batch)
@@ -136,8 +145,8 @@ class NetlinkSocket:
         while True:
             data = self._socket.recv(READ_BYTES)
             for kind, flags, sequence, _, start, end in split(data):
-                position = sequence - first
-                if kind != _NLMSG_ERROR or not 0 <= position < count:
+                position = sequence - first & 0xFFFFFFFF
+                if kind != _NLMSG_ERROR or position >= count:
                     continue  # left over from an exchange that was given up
                 refusal = _refusal(data, flags, start, end)
                 if refusal is not None:
@@ -159,7 +168,8 @@ class NetlinkSocket:
 
     async def _dump_once(self, request: bytes, decode: Callable[[int, bytes, int, int], _T | None]) -> list[_T] | None:
         message = bytearray(request)
-        wanted = next(self._sequence) & 0xFFFFFFFF
+        wanted = self._sequence
+        self._sequence = wanted + 1 & 0xFFFFFFFF
         _U32.pack_into(message, 8, wanted)
         self._socket.send(message)
         entries: list[_T] = []
@@ -188,10 +198,21 @@ class NetlinkSocket:
 
 
 class MulticastSocket:
-    """Owns one rtnetlink socket that listens to *groups*; opened in the network namespace of the calling thread."""
+    """Owns one rtnetlink socket that listens to *groups*; opened in the network namespace of the calling thread.
 
-    def __init__(self, groups: Sequence[int]) -> None:
+    The kernel keeps back messages of *silenced* types that are echoes of requests from *port*: a filter (BPF) there costs nothing,
+    while receiving the echo of a route costs as much as making it.
+    """
+
+    def __init__(self, groups: Sequence[int], port: int, silenced: Sequence[int]) -> None:
         self._socket = _open(MONITOR_BUFFER_BYTES)
+        code = _echo_filter(port, silenced)
+        program = ctypes.create_string_buffer(code, len(code))
+        count = len(code) // _BPF.size
+        descriptor = struct.pack(
+            "HP", count, ctypes.addressof(program)
+        )  # sock_fprog: the kernel copies what it points to
+        self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, descriptor)
         for group in groups:
             self._socket.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
 
@@ -243,12 +264,30 @@ def _open(receive_bytes: int) -> socket.socket:
     return raw
 
 
+def _echo_filter(port: int, silenced: Sequence[int]) -> bytes:
+    """Classic BPF: drop a message whose type is one of *silenced* and whose port is *port* (linux/filter.h).
+
+    BPF loads in network order while netlink is in the host's, so the constants are swapped where the host's differs.
+    """
+    program = [_BPF.pack(_BPF_LD_HALF, 0, 0, 4)]
+    for position, kind in enumerate(silenced):
+        swapped = struct.unpack("!H", struct.pack("=H", kind))[0]
+        program.append(_BPF.pack(_BPF_JUMP_EQUAL, len(silenced) - position, 0, swapped))
+    program.append(_BPF.pack(_BPF_RETURN, 0, 0, 0xFFFFFFFF))
+    program.append(_BPF.pack(_BPF_LD_WORD, 0, 0, 12))
+    program.append(_BPF.pack(_BPF_JUMP_EQUAL, 0, 1, struct.unpack("!I", struct.pack("=I", port))[0]))
+    program.append(_BPF.pack(_BPF_RETURN, 0, 0, 0))
+    program.append(_BPF.pack(_BPF_RETURN, 0, 0, 0xFFFFFFFF))
+    return b"".join(program)
+
+
 def _batch_end(messages: Sequence[bytes], start: int) -> int:
-    size, end = 0, start
-    while end < len(messages) and (size == 0 or size + len(messages[end]) <= BATCH_BYTES):
+    size = 0
+    for end in range(start, len(messages)):
         size += len(messages[end])
-        end += 1
-    return end
+        if size > BATCH_BYTES and end > start:
+            return end
+    return len(messages)
 
 
 def _refusal(data: bytes, flags: int, start: int, end: int) -> Refusal | None:

@@ -1,0 +1,393 @@
+"""What only a real kernel shows: silent failover, lost notifications, routes of other daemons, and the device's wire format."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import socket
+import subprocess
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from bgpd.adapters.netlink.routes import RESYNC_GAP_S, Kernel
+from bgpd.model.event import Event, ForeignRouteChanged, ForeignRouteRemoved, LinkChanged
+from bgpd.model.forwarding import (
+    DeviceKey,
+    Group,
+    GroupKey,
+    KernelKey,
+    KernelRoute,
+    KernelValue,
+    Leg,
+    Present,
+    RouteKey,
+    RouteKind,
+    VxlanDevice,
+)
+from bgpd.model.prefix import Address, Prefix
+from bgpd.sim.namespace import Namespace
+
+pytestmark = pytest.mark.netns
+
+DEADLINE_S = 10.0
+A, P = Address.parse, Prefix.parse
+LEGS = tuple(Leg(f"up{number}", A(f"10.{number + 1}.0.2")) for number in range(2))
+NODE = GroupKey("node")
+VIA_NODE = KernelRoute(RouteKind.UNICAST, NODE)
+DEVICE = DeviceKey("vxlan.bgpd")
+VXLAN = VxlanDevice(vni=4096, port=4789, local=A("10.1.0.1"), mac="66:00:00:00:00:01", mtu_bytes=1450)
+
+
+@pytest.fixture
+def space() -> Iterator[Namespace]:
+    with Namespace(f"bgpdnk{os.getpid()}") as made:
+        for number in range(2):
+            made.ip("link", "add", f"up{number}", "type", "veth", "peer", "name", f"far{number}")
+            made.ip("link", "set", f"far{number}", "up")
+            made.ip("link", "set", f"up{number}", "up")
+            made.ip("address", "add", f"10.{number + 1}.0.1/24", "dev", f"up{number}")
+            made.ip("address", "add", f"fd0{number + 1}::1/64", "dev", f"up{number}", "nodad")
+        yield made
+
+
+class Opened:
+    """A kernel that runs, with what it told."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.drift: list[KernelKey] = []
+        self.kernel = Kernel(self._deliver, self.drift.extend)
+
+    async def _deliver(self, event: Event) -> None:
+        self.events.append(event)
+
+    async def apply(self, *changes: tuple[KernelKey, KernelValue | None]) -> None:
+        assert await self.kernel.apply(changes) == {}
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + DEADLINE_S
+        while not condition():
+            assert time.monotonic() < deadline, (self.events[-5:], self.drift[-5:])
+            await asyncio.sleep(0.01)
+
+    async def next(self, event: Event) -> None:
+        """Wait for *event* and forget all that was told."""
+        await self.until(lambda: event in self.events)
+        self.events.clear()
+
+
+@contextlib.asynccontextmanager
+async def opened(*, running: bool = True) -> AsyncIterator[Opened]:
+    made = Opened()
+    await made.kernel.open()
+    task = asyncio.create_task(made.kernel.run()) if running else None
+    try:
+        yield made
+    finally:
+        if task is not None:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        await made.kernel.close()
+
+
+async def fresh_reading() -> dict[KernelKey, KernelValue]:
+    """What a daemon that starts now would find, with groups named by their legs."""
+    async with opened(running=False) as made:
+        return anonymous(made.kernel.actual)
+
+
+def anonymous(actual: dict[KernelKey, KernelValue]) -> dict[KernelKey, KernelValue]:
+    names = {key: GroupKey(str(value)) for key, value in actual.items() if isinstance(key, GroupKey)}
+    plain: dict[KernelKey, KernelValue] = {}
+    for key, value in actual.items():
+        if isinstance(value, KernelRoute) and value.group is not None:
+            value = KernelRoute(value.kind, names[value.group])  # noqa: PLW2901
+        plain[names[key] if isinstance(key, GroupKey) else key] = value
+    return plain
+
+
+@pytest.mark.parametrize("compat", [0, 1])
+def test_failover_of_a_group_is_one_message(space: Namespace, compat: int) -> None:
+    """Replacing a group's legs moves its routes without touching one: no message of a route, or (compat) repetitions only."""
+    space.execute("sysctl", "-q", "-w", f"net.ipv4.nexthop_compat_mode={compat}")
+    routes: list[tuple[KernelKey, KernelValue | None]] = [
+        (RouteKey(Prefix.of(Address(A("10.128.0.0") + 64 * number), 26)), VIA_NODE) for number in range(50)
+    ]
+
+    async def scenario() -> str:
+        async with opened() as made:
+            await made.apply(*((leg, Present()) for leg in LEGS), (NODE, Group(LEGS)), *routes)
+            watcher = space.start("ip", "monitor", "route")
+            try:
+                await listening(space, watcher)
+                await made.apply((NODE, Group(LEGS[1:])))
+                space.ip("route", "add", "192.0.2.0/24", "via", "10.2.0.2")  # the mark at which to stop reading
+                assert watcher.stdout is not None
+                lines: list[str] = []
+                while not lines or not lines[-1].startswith("192.0.2.0/24"):
+                    lines.append(watcher.stdout.readline())
+            finally:
+                watcher.kill()
+                watcher.communicate()
+            path = space.ip("route", "get", "10.128.0.1")
+            assert "via 10.2.0.2 dev up1" in path
+            assert made.kernel.actual[NODE] == Group(LEGS[1:])
+            assert made.drift == []
+            return "".join(lines[:-1])
+
+    heard = space.run(scenario)
+
+    assert "Deleted" not in heard
+    assert heard.count("10.1.0.2") == 0
+    assert (heard == "") is (compat == 0)
+
+
+async def listening(space: Namespace, watcher: subprocess.Popen[str]) -> None:
+    """Wait until *watcher* has joined its multicast groups."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not any(line.split()[2] == str(watcher.pid) and int(line.split()[3], 16) for line in netlink_sockets(space)):
+        assert time.monotonic() < deadline, "ip monitor does not listen"
+        await asyncio.sleep(0.01)
+
+
+def netlink_sockets(space: Namespace) -> list[str]:
+    return space.execute("cat", "/proc/net/netlink").splitlines()[1:]
+
+
+def test_lost_notifications_are_read_again(space: Namespace, tmp_path: Path) -> None:
+    """When the kernel drops notifications, everything is read again, and nothing is missed."""
+    count = 2000
+    script = tmp_path / "batch"
+    foreign = [Prefix.of(Address(A("10.192.0.0") + 64 * number), 26) for number in range(count)]
+    lines = [f"route add {prefix} via 10.1.0.2\n" for prefix in foreign]
+    script.write_text("route delete 10.65.1.0/26 proto 179\n" + "".join(lines) + "link set up1 mtu 1400\n")
+
+    async def scenario() -> None:
+        async with opened() as made:
+
+            def told() -> set[Prefix]:
+                return {event.prefix for event in made.events if isinstance(event, ForeignRouteChanged)}
+
+            lost = RouteKey(P("10.65.1.0/26"))
+            await made.apply(*((leg, Present()) for leg in LEGS), (NODE, Group(LEGS)), (lost, VIA_NODE))
+            listener = made.kernel._listener._socket
+            listener.setsockopt(socket.SOL_SOCKET, 33, 4096)
+            space.ip("-batch", str(script))  # the event loop stands meanwhile, and the small buffer overflows
+            await made.until(lambda: lost in made.drift)
+            # the last change came after the overflow: it is told only by reading again
+            await made.until(lambda: any(isinstance(e, LinkChanged) and e.mtu_bytes == 1400 for e in made.events))
+            await made.until(lambda: told() >= set(foreign))
+            assert lost not in made.kernel.actual
+
+    space.run(scenario)
+
+
+def test_routes_of_other_daemons(space: Namespace) -> None:
+    """Routes through nexthop objects of others, and IPv6 multipath, are told with all hops as they change."""
+    first, second = ("up0", A("10.1.0.2")), ("up1", A("10.2.0.2"))
+    prefix, prefix6 = P("10.77.0.0/16"), P("fd77::/64")
+
+    def changed(*hops: tuple[str, Address | None]) -> ForeignRouteChanged:
+        return ForeignRouteChanged(prefix=prefix, metric=0, hops=hops)
+
+    def changed6(*hops: tuple[str, Address | None]) -> ForeignRouteChanged:
+        return ForeignRouteChanged(prefix=prefix6, metric=1024, hops=hops)
+
+    async def scenario() -> None:
+        async with opened() as made:
+            space.ip("nexthop", "add", "id", "11", "via", "10.1.0.2", "dev", "up0", "proto", "zebra")
+            space.ip("nexthop", "add", "id", "12", "via", "10.2.0.2", "dev", "up1", "proto", "zebra")
+            space.ip("nexthop", "add", "id", "13", "group", "11/12", "proto", "zebra")
+            space.ip("route", "add", str(prefix), "nhid", "13", "proto", "zebra")
+            await made.next(changed(first, second))
+            space.ip("nexthop", "replace", "id", "13", "group", "12", "proto", "zebra")
+            await made.next(changed(second))
+            space.ip("link", "set", "up1", "down")
+            await made.next(ForeignRouteRemoved(prefix=prefix, metric=0))
+            space.ip("link", "set", "up1", "up")
+            space.ip("address", "add", "fd02::1/64", "dev", "up1", "nodad")
+
+            hop, other = ("up0", A("fd01::2")), ("up1", A("fd02::2"))
+            hops = ("nexthop", "via", "fd01::2", "dev", "up0", "nexthop", "via", "fd02::2", "dev", "up1")
+            await until_up(space, "up1")
+            space.ip("route", "add", str(prefix6), *hops)
+            await made.next(changed6(hop, other))
+            space.ip("route", "delete", str(prefix6), "via", "fd01::2", "dev", "up0")
+            await made.next(changed6(other))
+            space.ip("route", "append", str(prefix6), "via", "fd01::2", "dev", "up0")
+            await made.next(changed6(hop, other))
+            space.ip("route", "delete", str(prefix6))
+            await made.until(lambda: ForeignRouteRemoved(prefix=prefix6, metric=1024) in made.events)
+
+    space.run(scenario)
+
+
+async def until_up(space: Namespace, device: str) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while "LOWER_UP" not in space.ip("link", "show", "dev", device):
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+
+
+def test_route_of_ours_that_another_replaces_is_drift(space: Namespace) -> None:
+    """Another's route that takes the place of ours is drift, and a foreign route; putting ours back is refused while it is there."""
+    block = RouteKey(P("10.65.1.0/26"))
+
+    async def scenario() -> None:
+        async with opened() as made:
+            await made.apply(*((leg, Present()) for leg in LEGS), (NODE, Group(LEGS)), (block, VIA_NODE))
+            space.ip("route", "replace", str(block.prefix), "via", "10.1.0.2", "proto", "static")
+            await made.until(lambda: block in made.drift)
+            assert block not in made.kernel.actual
+            told = ForeignRouteChanged(prefix=block.prefix, metric=0, hops=(("up0", A("10.1.0.2")),))
+            await made.until(lambda: told in made.events)
+            assert list(await made.kernel.apply([(block, VIA_NODE)])) == [block]
+            assert "static" in space.ip("route", "show", str(block.prefix))
+
+    space.run(scenario)
+
+
+def test_removal_not_yet_heard_of_is_overcome(space: Namespace) -> None:
+    """A route removed by another a moment ago is made anew when it is to be changed."""
+    block = RouteKey(P("10.65.1.0/26"))
+
+    async def scenario() -> None:
+        async with opened(running=False) as made:
+            await made.apply((block, KernelRoute(RouteKind.BLACKHOLE)))
+            space.ip("route", "delete", "blackhole", str(block.prefix), "proto", "179")
+            await made.apply((block, KernelRoute(RouteKind.UNREACHABLE)))
+            assert made.kernel.actual == {block: KernelRoute(RouteKind.UNREACHABLE)}
+            assert "unreachable" in space.ip("route", "show", str(block.prefix))
+
+    space.run(scenario)
+
+
+def test_device_is_in_the_wire_format(space: Namespace) -> None:
+    """The device has the VNI, port, outer address, MAC and MTU wanted, does not learn, and is up."""
+
+    async def scenario() -> None:
+        async with opened() as made:
+            await made.apply((DEVICE, VXLAN))
+
+    space.run(scenario)
+
+    (link,) = space.ip_json("-d", "link", "show", "dev", DEVICE.name)
+    details = link["linkinfo"]["info_data"]
+    assert (details["id"], details["port"], details["local"], details["learning"]) == (4096, 4789, "10.1.0.1", False)
+    assert (link["address"], link["mtu"]) == ("66:00:00:00:00:01", 1450)
+    assert "UP" in link["flags"]
+
+
+def test_wrong_device_is_made_again(space: Namespace) -> None:
+    """A device with another VNI is made again; one with another MTU or MAC, or that is down, is mended in place."""
+    space.ip("link", "add", DEVICE.name, "type", "vxlan", "id", "7", "dstport", "4789", "local", "10.1.0.1")
+
+    async def scenario() -> None:
+        async with opened() as made:
+            assert made.kernel.actual[DEVICE] != VXLAN
+            await made.apply((DEVICE, VXLAN))
+            assert made.kernel.actual == {DEVICE: VXLAN}
+            index = space.ip_json("link", "show", "dev", DEVICE.name)[0]["ifindex"]
+
+            space.ip("link", "set", DEVICE.name, "mtu", "1300", "address", "66:00:00:00:00:09")
+            await made.until(lambda: DEVICE in made.drift)
+            assert made.kernel.actual[DEVICE] != VXLAN
+            made.drift.clear()
+            space.ip("link", "set", DEVICE.name, "down")
+            await made.until(lambda: DEVICE in made.drift)
+            await made.apply((DEVICE, VXLAN))
+            assert made.kernel.actual == {DEVICE: VXLAN}
+            assert space.ip_json("link", "show", "dev", DEVICE.name)[0]["ifindex"] == index
+
+    space.run(scenario)
+
+
+def test_ipv6_outer_address(space: Namespace) -> None:
+    """A device with an IPv6 outer address is made and read back."""
+    wanted = VxlanDevice(vni=4097, port=4790, local=A("fd01::1"), mac="66:00:00:00:00:01", mtu_bytes=1430)
+
+    async def scenario() -> None:
+        async with opened() as made:
+            await made.apply((DEVICE, wanted))
+        assert await fresh_reading() == {DEVICE: wanted}
+
+    space.run(scenario)
+
+
+class Chaos:
+    """What is wanted, and another who disturbs it by chance."""
+
+    def __init__(self, space: Namespace, seed: int) -> None:
+        self.space = space
+        self.chance = random.Random(seed)
+        legs6 = tuple(Leg(leg.device, A(f"fd0{number + 1}::2")) for number, leg in enumerate(LEGS))
+        self.wanted: dict[KernelKey, KernelValue] = {leg: Present() for leg in (*LEGS, *legs6)}
+        for name, legs in (("a", LEGS[:1]), ("b", LEGS), ("c", legs6[:1]), ("d", legs6)):
+            self.wanted[GroupKey(name)] = Group(legs)
+        self.blocks = [RouteKey(Prefix.of(Address(A("10.65.0.0") + 64 * number), 26)) for number in range(40)]
+        blocks6 = [RouteKey(Prefix.of(Address(A("fd65::") + (number << 64)), 64)) for number in range(40)]
+        for names, blocks in (("ab", self.blocks), ("cd", blocks6)):
+            for number, block in enumerate(blocks):
+                self.wanted[block] = KernelRoute(RouteKind.UNICAST, GroupKey(names[number % 2]))
+        self.blocks += blocks6
+
+    def disturb(self) -> None:
+        number = self.chance.randrange(2)
+        with contextlib.suppress(RuntimeError):  # what is to be removed may be gone already
+            match self.chance.randrange(5):
+                case 0:
+                    self.space.ip("link", "set", f"up{number}", "down")
+                case 1:
+                    self.space.ip("link", "set", f"far{number}", "down")
+                case 2:
+                    found = self.space.ip_json("nexthop") or [{"id": 0}]
+                    self.space.ip("nexthop", "delete", "id", str(self.chance.choice(found)["id"]))
+                case 3:
+                    self.space.ip("route", "delete", str(self.chance.choice(self.blocks).prefix), "proto", "179")
+                case 4:
+                    self.space.ip("address", "delete", f"10.{number + 1}.0.1/24", "dev", f"up{number}")
+
+    def mend(self) -> None:
+        for number in range(2):
+            self.space.ip("link", "set", f"far{number}", "up")
+            self.space.ip("link", "set", f"up{number}", "up")
+            self.space.ip("address", "replace", f"10.{number + 1}.0.1/24", "dev", f"up{number}")
+            self.space.ip("address", "replace", f"fd0{number + 1}::1/64", "dev", f"up{number}", "nodad")
+
+    async def reconcile(self, kernel: Kernel) -> None:
+        await kernel.apply([(key, value) for key, value in self.wanted.items() if kernel.actual.get(key) != value])
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_mirror_is_true_after_chaos(space: Namespace, seed: int) -> None:
+    """Whatever others do to links, nexthops and routes, the mirror ends as a fresh reading finds the kernel."""
+    chaos = Chaos(space, seed)
+
+    async def scenario() -> None:
+        async with opened() as made:
+            actual = made.kernel.actual
+            for _ in range(6):
+                for _ in range(3):
+                    chaos.disturb()
+                    if chaos.chance.random() < 0.5:
+                        await chaos.reconcile(made.kernel)
+                deadline = time.monotonic() + DEADLINE_S
+                while (found := await fresh_reading()) != anonymous(actual):
+                    assert time.monotonic() < deadline, set(found.items()) ^ set(anonymous(actual).items())
+                    await asyncio.sleep(RESYNC_GAP_S / 10)
+                chaos.mend()
+
+            deadline = time.monotonic() + DEADLINE_S
+            while actual != chaos.wanted:
+                assert time.monotonic() < deadline, set(chaos.wanted.items()) ^ set(actual.items())
+                await chaos.reconcile(made.kernel)
+                await asyncio.sleep(RESYNC_GAP_S / 10)
+            assert await fresh_reading() == anonymous(chaos.wanted)
+
+    space.run(scenario)
