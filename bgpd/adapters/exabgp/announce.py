@@ -4,8 +4,8 @@ The rule: ``actual`` holds what ExaBGP is known to announce in the sessions that
 
 * On PeerUp ExaBGP is asked what it holds for the peer (it keeps announcements over a lost session and sends them again,
   and a speaker that outlived the daemon holds those of our former life). Then ``actual`` has them, and ``drifted`` is
-  called with them and with every key that is asked for at this peer: what is missing gets announced, strays are withdrawn,
-  what is unchanged costs no UPDATE.
+  called with them, with those of the peer's last session, and with every key asked for since: what is missing gets
+  announced, strays are withdrawn, what is unchanged costs no UPDATE.
 * Until then, and while the session is down, ``apply`` accepts changes for the peer without sending them; they are not in
   ``actual``. Nothing is sent to a neighbor that is down, because routes pending there make ExaBGP ignore the signal to
   reload.
@@ -50,7 +50,7 @@ class _Out(msgspec.Struct):
 
 
 class AdjRibOutTarget:
-    """Owns ``actual``, the keys asked for at each peer, and what was done in each session."""
+    """Owns ``actual``, the keys to look at when a peer is back, and what was done in each session."""
 
     name = "adj-rib-out"
 
@@ -73,12 +73,14 @@ class AdjRibOutTarget:
         self._forget(peer)
 
     def down_all(self) -> None:
-        self._sessions.clear()
-        self.actual.clear()
+        for peer in list(self._sessions):
+            self.down(peer)
 
     def _forget(self, peer: Address) -> None:
+        """Move what is announced to *peer* to what is asked for: a speaker that starts anew knows nothing of it."""
         for key in [key for key in self.actual if key[0] == peer]:
             del self.actual[key]
+            self._asked.setdefault(peer, {})[key[1]] = None
 
     async def read_back(self, peer: Address) -> None:
         """Ask ExaBGP what it announces to *peer*, then report every key of the peer as drifted."""
@@ -92,7 +94,7 @@ class AdjRibOutTarget:
         held = dict(_held(reply.lines, peer))
         self.actual.update({(peer, prefix): announcement for prefix, announcement in held.items()})
         out.read_back = True
-        self.drifted([(peer, prefix) for prefix in self._asked.get(peer, {}) | dict.fromkeys(held)])
+        self.drifted([(peer, prefix) for prefix in self._asked.pop(peer, {}) | dict.fromkeys(held)])
 
     # -------------------------------------------------------------- the reconciler's side
 
@@ -101,13 +103,9 @@ class AdjRibOutTarget:
         refused: dict[Key, str] = {}
         batches: dict[tuple[Address, Announcement | None], list[Prefix]] = {}
         for (peer, prefix), value in changes:
-            asked = self._asked.setdefault(peer, {})
-            if value is None:
-                asked.pop(prefix, None)
-            else:
-                asked[prefix] = None
             out = self._sessions.get(peer)
             if out is None or not out.read_back:
+                self._asked.setdefault(peer, {})[prefix] = None
                 continue
             reason = _unfit(out.session, prefix) if value is not None else ""
             if reason:
@@ -139,6 +137,7 @@ class AdjRibOutTarget:
 
         With graceful restart ExaBGP closes without a NOTIFICATION, and the peer would keep our routes for the restart time.
         """
+        self._asked.pop(peer, None)
         prefixes = [prefix for address, prefix in self.actual if address == peer]
         for at in range(0, len(prefixes), BATCH_PREFIXES):
             await self._send(peer, None, prefixes[at : at + BATCH_PREFIXES])

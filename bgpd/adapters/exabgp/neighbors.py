@@ -60,7 +60,7 @@ class NeighborsTarget:
 
     def write(self) -> None:
         """Write the file anew for a speaker about to start; what it holds has been validated before."""
-        self._install(self._write_temporary(self.actual))
+        self._install(self._write_temporary(self.actual, ".start"))  # a validation may be under way beside it
         self.stale = False
 
     async def apply(self, changes: Sequence[tuple[Address, Peer | None]]) -> dict[Address, str]:
@@ -122,8 +122,8 @@ class NeighborsTarget:
     def _render(self, peers: Mapping[Address, Peer]) -> str:
         return conf.render(self._head.mode, self._head.router_id, peers.values(), self.socket)
 
-    def _write_temporary(self, peers: Mapping[Address, Peer]) -> Path:
-        temporary = self.file.with_suffix(".new")
+    def _write_temporary(self, peers: Mapping[Address, Peer], suffix: str = ".new") -> Path:
+        temporary = self.file.with_suffix(suffix)
         temporary.unlink(missing_ok=True)
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:

@@ -331,6 +331,8 @@ class Speaker:
         self._start(self.adj_rib_out.read_back(session.peer))
         if self._in_snapshot:
             self._refreshed.append(session)
+        elif session.opened.open.graceful_restart is None:
+            self._start(self._source.infer_end(session))
 
     async def _reset(self, peer: Address) -> None:
         with suppress(SpeakerGone):

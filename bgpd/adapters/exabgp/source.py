@@ -3,6 +3,7 @@
 Laws: events of a peer keep the order in which ExaBGP saw them; PeerUp precedes every route of its session, PeerDown
 follows them. Routes of a session that is not up are not delivered. EndOfRib after an attachment means that a refresh has
 ended: at the peer's EoRR (RFC 7313), or, where it does not speak that, after REFRESH_QUIET_S without an UPDATE from it.
+The same silence stands for the End-of-RIB of a peer without graceful restart, which does not have to send one (RFC 4724).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 import msgspec
 
@@ -113,15 +114,19 @@ class Source:
             await self.reset(peer, f"malformed UPDATE: {reset}")
             return
         session.heard = time.monotonic()
-        for event in events:
-            await self._deliver(event)
+        await self._deliver_all(events)
 
     async def _learned(self, peer: Address, events: tuple[Learned, ...]) -> None:
         session = self.sessions.get(peer)
         if session is None:
             return
         session.heard = time.monotonic()
+        await self._deliver_all(events)
+
+    async def _deliver_all(self, events: Iterable[Learned]) -> None:
         for event in events:
+            if isinstance(event, EndOfRib):
+                self._refreshing.discard((event.peer, event.family))
             await self._deliver(event)
 
     # -------------------------------------------------------------- sessions
@@ -189,9 +194,18 @@ class Source:
                 await self._commands.run(f"neighbor {peer} announce route-refresh {family} unicast")
         except SpeakerGone:
             return
-        session.heard = max(session.heard, time.monotonic())
-        limit = REFRESH_CEILING_S if session.opened.open.enhanced_refresh else REFRESH_QUIET_S
-        while any(key[0] == peer for key in self._refreshing):
+        session.heard = time.monotonic()
+        await self._await_silence(session, REFRESH_CEILING_S if session.opened.open.enhanced_refresh else REFRESH_QUIET_S)
+
+    async def infer_end(self, session: Session) -> None:
+        """Deliver the EndOfRib that a peer without graceful restart does not send."""
+        self._refreshing |= {(session.peer, family) for family in session.families}
+        await self._await_silence(session, REFRESH_QUIET_S)
+
+    async def _await_silence(self, session: Session, limit: float) -> None:
+        """Deliver EndOfRib for what is still refreshing after *limit* seconds without an UPDATE."""
+        peer = session.peer
+        while self.sessions.get(peer) is session and any(key[0] == peer for key in self._refreshing):
             left = session.heard + limit - time.monotonic()
             if left > 0:
                 await asyncio.sleep(min(left, REFRESH_QUIET_S))
