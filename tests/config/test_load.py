@@ -75,7 +75,7 @@ def test_a_minimal_file_has_defaults_for_the_rest(tmp_path):
     assert ((), Options()) == (event.peers, event.options)
     assert config.default_pool() is None
     assert Address.parse("10.0.0.1") == config.router_id()
-    assert "sqlite:///var/lib/bgpd/store.db" == config.store.url
+    assert config.store.url == "sqlite:///var/lib/bgpd/store.db"
 
 
 def test_the_host_name_is_the_default_name(tmp_path):
@@ -194,14 +194,20 @@ def test_a_file_that_is_not_there_says_so(tmp_path):
 
 def test_an_unknown_key_suggests_the_one_that_was_meant(tmp_path):
     """An unknown key is named by its path, with the nearest key, or with all where none is near."""
-    assert ("node.adress", '"10.0.0.1"', "unknown key; did you mean 'address'?") == one_defect(
-        tmp_path, MINIMAL + 'adress = "10.0.0.1"'
+    assert one_defect(tmp_path, MINIMAL + 'adress = "10.0.0.1"') == (
+        "node.adress",
+        '"10.0.0.1"',
+        "unknown key; did you mean 'address'?",
     )
-    assert ("peers", '[{"asn":1}]', "unknown key; did you mean 'peer'?") == one_defect(
-        tmp_path, MINIMAL + "[[peers]]\nasn = 1"
+    assert one_defect(tmp_path, MINIMAL + "[[peers]]\nasn = 1") == (
+        "peers",
+        '[{"asn":1}]',
+        "unknown key; did you mean 'peer'?",
     )
-    assert ("ecmp.zzz", "1", "unknown key; [ecmp] knows limit, multipath_relax") == one_defect(
-        tmp_path, MINIMAL + "[ecmp]\nzzz = 1"
+    assert one_defect(tmp_path, MINIMAL + "[ecmp]\nzzz = 1") == (
+        "ecmp.zzz",
+        "1",
+        "unknown key; [ecmp] knows limit, multipath_relax",
     )
 
 
@@ -279,8 +285,9 @@ def test_a_defect_is_one_line_for_people():
     """A defect reads as file, path, value and rule; without a value or a path these are left out."""
     file = Path("/etc/x")
 
-    assert "/etc/x: a.b = 3: must be 4" == str(Defect(file=file, path="a.b", value="3", rule="must be 4"))
-    assert "/etc/x: a.b: is required" == str(Defect(file=file, path="a.b", rule="is required"))
-    assert "/etc/x: is gone\n/etc/x: c: is required" == str(
-        ConfigError((Defect(file=file, path="", rule="is gone"), Defect(file=file, path="c", rule="is required")))
+    assert str(Defect(file=file, path="a.b", value="3", rule="must be 4")) == "/etc/x: a.b = 3: must be 4"
+    assert str(Defect(file=file, path="a.b", rule="is required")) == "/etc/x: a.b: is required"
+    assert (
+        str(ConfigError((Defect(file=file, path="", rule="is gone"), Defect(file=file, path="c", rule="is required"))))
+        == "/etc/x: is gone\n/etc/x: c: is required"
     )

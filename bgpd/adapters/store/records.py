@@ -42,7 +42,7 @@ def vtep_mac(node: str) -> str:
 class _PoolSpec(msgspec.Struct, rename="camel"):
     cidr: Prefix
     block_size: int | None = None
-    vxlan_mode: Mode | str | None = None
+    vxlan_mode: str | None = None
     disabled: bool = False
     disable_bgp_export: bool = msgspec.field(default=False, name="disableBGPExport")
     assignment_mode: str = "Automatic"

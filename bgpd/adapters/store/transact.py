@@ -19,7 +19,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from bgpd.adapters.store import keys
-from bgpd.adapters.store.base import Compare, Delete, KeyValue, Put, Store, StoreError, Transient, Write, read_all
+from bgpd.adapters.store.base import Compacted, Compare, Delete, KeyValue, Put, Store, Transient, Write, read_all
 from bgpd.adapters.store.keys import Malformed
 from bgpd.adapters.store.records import (
     IpamConfig,
@@ -60,9 +60,12 @@ class Plan(msgspec.Struct, Generic[T], frozen=True):
 async def transact(store: Store, decide: Callable[[], Awaitable[Plan[T]]]) -> T:
     """Call *decide* and commit its plan, until no key that it read has changed meanwhile; raises Transient in the end."""
     for conflicts in range(CONFLICTS_MAX):
-        plan = await decide()
-        if not plan.writes or (await store.txn(plan.compares, plan.writes)).succeeded:
-            return plan.answer
+        try:
+            plan = await decide()
+            if not plan.writes or (await store.txn(plan.compares, plan.writes)).succeeded:
+                return plan.answer
+        except Compacted:
+            pass  # writers outran a reading of several pages: that is a conflict as well
         await asyncio.sleep(CONFLICT_PAUSE_S * min(conflicts, 10))
     raise Transient(f"{CONFLICTS_MAX} conflicts with other writers")
 
@@ -78,19 +81,21 @@ async def claim_block(store: Store, pool: Pool, node: str, *, room: bool = False
 async def assign_address(
     store: Store, node: str, handle_id: str, attrs: Mapping[str, str], pool_name: str | None = None
 ) -> Address | Refused:
-    """Give *handle_id* an IPv4 address of *node*'s blocks, of a new block if they are full; the one that it has, if it
-    has one.
+    """Give *handle_id* an IPv4 address of *node*'s blocks, of a new block if they are full; the one that it has, if any.
 
-    *pool_name* asks for a pool by its name; without it, pools of assignment mode Automatic are drawn from. Block and handle are
+    Without *pool_name*, pools of assignmentMode Automatic are taken, in order of their names. Block and handle are
     written together. Raises Transient, and Malformed for a stored value that cannot be used.
     """
-    enabled = [pool for pool in await _pools(store) if pool.cidr.family is Family.IPV4 and not pool.disabled]
-    pools = [pool for pool in enabled if (pool.automatic if pool_name is None else pool.name == pool_name)]
-    if pool_name is not None and not pools:
-        return Refused(f"there is no enabled IPv4 pool {pool_name}")
+    pools = [pool for pool in await _pools(store) if pool.name == pool_name or (pool_name is None and pool.automatic)]
+    known = bool(pools)
+    pools = [pool for pool in pools if pool.cidr.family is Family.IPV4 and not pool.disabled]
     found = await transact(store, lambda: _plan_assign(store, pools, node, handle_id, attrs))
     if not isinstance(found, Refused):
         return found
+    if pool_name is not None and not known:
+        return Refused(f"there is no pool {pool_name}")
+    if not pools:
+        return Refused("there is no enabled IPv4 pool" + (f" {pool_name}" if pool_name else ""))
     refused = found
     for pool in pools:
         for _ in range(CONFLICTS_MAX):
@@ -146,7 +151,7 @@ class ClaimTarget:
                 continue
             try:
                 block = await claim_block(self._store, wanted.pool, wanted.node)
-            except (StoreError, Malformed) as error:
+            except (Transient, Malformed) as error:
                 failed[pool_name] = str(error)
                 continue
             if isinstance(block, Refused):

@@ -33,7 +33,7 @@ def snapshot(**given: object) -> Snapshot:
 
 def test_fnv_is_go_s():
     """The hash is FNV-1 of 32 bits: the published vectors hold."""
-    assert [0x811C9DC5, 0x050C5D7E, 0x31F0B262] == [fnv32(text) for text in (b"", b"a", b"foobar")]
+    assert [fnv32(text) for text in (b"", b"a", b"foobar")] == [0x811C9DC5, 0x050C5D7E, 0x31F0B262]
 
 
 @given(st.text(min_size=1, max_size=20), st.integers(16, 26), st.integers(20, 32))
@@ -53,14 +53,14 @@ def test_the_search_of_a_huge_pool_begins_at_once():
     """The order of an IPv6 pool of 2^58 blocks is not made before it is asked for."""
     pool = Pool(name="p", cidr=Prefix.parse("fd00::/64"), block_size=122)
 
-    assert 3 == len(set(islice(search_order(pool, NODE), 3)))
+    assert len(set(islice(search_order(pool, NODE), 3))) == 3
 
 
 def test_nodes_of_consecutive_names_begin_apart():
     """Nodes whose names differ in their last digit do not begin at the same block."""
     firsts = {next(search_order(Pool(name="p", cidr=Prefix.parse("10.0.0.0/16")), f"node-{n}")) for n in range(8)}
 
-    assert 8 == len(firsts)
+    assert len(firsts) == 8
 
 
 def test_a_free_candidate_is_claimed_whole():
@@ -87,7 +87,7 @@ def test_a_full_own_block_does_not_do_where_room_is_needed():
     assert Searched() == claim(snapshot(owned=owned, room=True), POOL, NODE)
     found = claim(snapshot(owned=owned, room=True, probes=(Probe(B, block(B, free=False)), Probe(A, None))), POOL, NODE)
     assert isinstance(found, Claimed)
-    assert A == found.cidr
+    assert found.cidr == A
 
 
 @pytest.mark.parametrize("state", [AffinityState.PENDING, AffinityState.PENDING_DELETION])
@@ -105,7 +105,7 @@ def test_an_affinity_without_its_block_gets_it():
     found = claim(snapshot(owned=(Owned(B, AffinityState.PENDING, None),), probes=(Probe(A, None),)), POOL, NODE)
 
     assert isinstance(found, Claimed)
-    assert (B, True) == (found.cidr, found.confirm)
+    assert (found.cidr, found.confirm) == (B, True)
     assert found.block is not None
 
 
@@ -115,7 +115,7 @@ def test_an_affinity_to_another_nodes_block_is_taken_back():
     found = claim(snapshot(owned=owned, probes=(Probe(B, block(B, "node-b")), Probe(A, None))), POOL, NODE)
 
     assert isinstance(found, Claimed)
-    assert (A, (B,)) == (found.cidr, found.stale)
+    assert (found.cidr, found.stale) == (A, (B,))
 
 
 def test_an_own_block_without_affinity_is_confirmed():
@@ -123,7 +123,7 @@ def test_an_own_block_without_affinity_is_confirmed():
     found = claim(snapshot(probes=(Probe(B, block(B)), Probe(A, None))), POOL, NODE)
 
     assert isinstance(found, Claimed)
-    assert (B, True) == (found.cidr, found.confirm)
+    assert (found.cidr, found.confirm) == (B, True)
 
 
 def test_an_unreadable_block_is_neither_used_nor_replaced():
@@ -132,7 +132,7 @@ def test_an_unreadable_block_is_neither_used_nor_replaced():
     found = claim(snapshot(owned=owned, probes=(Probe(C, None, unreadable=True), Probe(A, None))), POOL, NODE)
 
     assert isinstance(found, Claimed)
-    assert A == found.cidr
+    assert found.cidr == A
 
 
 def test_refusals_say_why():

@@ -51,7 +51,7 @@ def test_ordinals_begin_at_zero():
         block = result.block
         found.append(str(result.address))
 
-    assert ["10.65.0.4", "10.65.0.5", "10.65.0.6", "10.65.0.7"] == found
+    assert found == ["10.65.0.4", "10.65.0.5", "10.65.0.6", "10.65.0.7"]
     assert Refused("block 10.65.0.4/30 is full") == assign(block, HandleRecord(handle_id="e"), {}, NODE)
 
 
@@ -63,7 +63,7 @@ def test_an_address_rests_until_the_block_went_round():
         block = freed(result.block, result.address)
         found.append(result.address)
 
-    assert 4 == len(set(found))
+    assert len(set(found)) == 4
     assert found[0] == found[4]
 
 
@@ -82,7 +82,7 @@ def test_a_handle_that_lost_count_is_mended():
 
     again = assigned(first.block, HandleRecord(handle_id="a", block={"10.9.0.0/26": 1}))
 
-    assert {"10.9.0.0/26": 1, "10.65.0.4/30": 1} == again.handle.block
+    assert again.handle.block == {"10.9.0.0/26": 1, "10.65.0.4/30": 1}
     assert first.block is again.block
 
 
@@ -98,10 +98,10 @@ def test_sequence_numbers_tell_tenants_apart():
     first = assigned(empty(), HandleRecord(handle_id="a"))
     second = assigned(first.block, HandleRecord(handle_id="b"))
 
-    assert (1002, {"0": 1000, "1": 1001}) == (
+    assert (
         second.block.sequence_number,
         second.block.sequence_number_for_allocation,
-    )
+    ) == (1002, {"0": 1000, "1": 1001})
 
 
 def test_the_node_is_an_attribute_of_the_holder():
@@ -122,9 +122,9 @@ def test_a_resting_address_is_neither_in_use_nor_free():
         unallocated=(1, 2, 3),
     )
 
-    assert () == defects(block)
-    assert 0 == block.in_use
-    assert "10.65.0.5" == str(assigned(block, HandleRecord(handle_id="a")).address)
+    assert defects(block) == ()
+    assert block.in_use == 0
+    assert str(assigned(block, HandleRecord(handle_id="a")).address) == "10.65.0.5"
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_invariants_hold_under_any_use(steps, length):
         elif name in held:
             block = freed(block, held.pop(name))
 
-        assert () == defects(block)
+        assert defects(block) == ()
         assert len(held) == block.in_use == len(set(held.values()))
         assert cidr.size == block.in_use + len(block.unallocated)
         assert set(range(len(block.attributes))) == {slot for slot in block.allocations if slot is not None}
