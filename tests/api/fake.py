@@ -210,6 +210,7 @@ class FakeViews:
     """Views with the answers above. *routes_held* and *hold* may be set before a test asks."""
 
     def __init__(self, routes_held: list[RouteView] | None = None) -> None:
+        """Hold *routes_held*, or those above."""
         self.routes_held = ROUTES if routes_held is None else routes_held
         self.peers_held = PEERS
         self.pools_held = POOLS
@@ -218,15 +219,19 @@ class FakeViews:
         self.assigned: list[tuple[str, str | None]] = []
 
     def status(self) -> StatusView:
+        """Answer with the status above."""
         return STATUS
 
     def peers(self) -> list[PeerView]:
+        """Answer with the peers held."""
         return self.peers_held
 
     def routes(self, prefix: Prefix | None) -> list[RouteView]:
+        """Answer with the routes held."""
         return [view for view in self.routes_held if prefix is None or view.prefix == str(prefix)]
 
     def explain(self, query: str) -> ExplainView:
+        """Answer with the explanation above."""
         try:
             _ = Prefix.parse(query) if "/" in query else Address.parse(query)
         except ValueError as defect:
@@ -234,9 +239,11 @@ class FakeViews:
         return EXPLAIN
 
     def pools(self) -> list[PoolView]:
+        """Answer with the pools held."""
         return self.pools_held
 
     async def assign(self, handle: str, pool: str | None) -> str:
+        """Give the same address each time; there is no pool but main."""
         self.assigned.append((handle, pool))
         if self.hold is not None:
             await self.hold.wait()
@@ -249,6 +256,7 @@ class BrokenViews(FakeViews):
     """Views with a defect."""
 
     def status(self) -> StatusView:
+        """Fail."""
         raise KeyError("a defect")
 
 
@@ -260,6 +268,7 @@ def serving(views: FakeViews, path: Path) -> Iterator[None]:
     end = asyncio.Event()
 
     async def serve() -> None:
+        """Serve until *end*."""
         server = Server(views, path)
         await server.start()
         started.set()
@@ -267,6 +276,7 @@ def serving(views: FakeViews, path: Path) -> Iterator[None]:
         await server.stop()
 
     def run() -> None:
+        """Be the thread."""
         with asyncio.Runner(loop_factory=lambda: loop) as runner:
             runner.run(serve())
 

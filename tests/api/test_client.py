@@ -28,6 +28,7 @@ def answering(path: Path, answer: bytes) -> Iterator[None]:
         listener.settimeout(TIMEOUT_S)
 
         def serve() -> None:
+            """Be the thread."""
             connection, _ = listener.accept()
             with connection:
                 connection.recv(4096)

@@ -133,6 +133,7 @@ def test_requests_at_once_are_bounded(run_dir: Path) -> None:
     """More requests at once than the limit are turned away; those in progress are not disturbed."""
 
     async def run() -> tuple[tuple[int, str], list[str]]:
+        """Return the answer to one too many, and those to the others."""
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(server.REQUESTS_LIMIT + 1))
         views = FakeViews()
         views.hold = asyncio.Event()
@@ -186,6 +187,7 @@ def test_stop_leaves_the_socket_of_a_successor(run_dir: Path) -> None:
     """A stopping server does not remove a socket that another process has put in its place."""
 
     async def run() -> None:
+        """Put a successor in the place of a server, then stop that one."""
         old, new = Server(FakeViews(), run_dir / "s"), Server(FakeViews(), run_dir / "s")
         await old.start()
         (run_dir / "s").unlink()
@@ -210,6 +212,7 @@ def unusable(path: Path) -> str:
     """Try to serve on *path*; return why it cannot be."""
 
     async def run() -> str:
+        """Start and fail."""
         with pytest.raises(SocketUnusable) as caught:
             await Server(FakeViews(), path).start()
         return str(caught.value)

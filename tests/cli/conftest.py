@@ -29,6 +29,7 @@ def bgpd(run_dir: Path) -> Bgpd:
     """Run ``bgpd ARGUMENTS`` in this process, against the socket of *run_dir*."""
 
     def run(*arguments: str) -> Result:
+        """Run the command."""
         environment = {"BGPD_SOCKET": str(run_dir / "s"), "BGPD_CONFIG": str(run_dir / "bgpd.toml")}
         return CliRunner().invoke(cli, arguments, prog_name="bgpd", env=environment)
 
