@@ -1,7 +1,7 @@
 """A store in one SQLite file, for all processes of one machine (the embedded default).
 
 Theory of operation. The file is in WAL mode: readers never wait, writers take turns. A transaction of ours is one
-``BEGIN IMMEDIATE`` of some tens of microseconds, so its outcome is atomic also under kill -9. ``live`` holds the
+``BEGIN IMMEDIATE`` of some hundred microseconds, so its outcome is atomic also under kill -9. ``live`` holds the
 present state, ``history`` every change from the compact revision on, together with the last older change of each key
 that still lives, which is what a range at a past revision needs.
 

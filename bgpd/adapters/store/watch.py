@@ -33,8 +33,9 @@ from bgpd.model.event import (
 )
 from bgpd.model.notice import Notice
 
-PREFIXES = (keys.POOLS, keys.NODES, keys.OUR_NODES, keys.IPAM)
-"""What is read and watched; upstream first, so that early decisions have few gaps."""
+PREFIXES = (keys.POOLS, keys.NODES, keys.OUR_NODES, keys.HOSTS, keys.BLOCKS)
+"""What is read and watched; upstream first, so that early decisions have few gaps. Handles are not: there are as many
+as workloads in the cluster, and no decision needs them."""
 BACKOFF_FIRST_S = 0.1
 """Pause before the first attempt to reach a lost store: a restarting server is back in about that time."""
 BACKOFF_MAX_S = 5.0
@@ -112,7 +113,9 @@ class StoreSource:
         try:
             event = _event(change)
         except Malformed as error:
-            if self._unreadable.get(change.key) != change.mod_revision:
+            if change.value is None:
+                self._unreadable.pop(change.key, None)
+            elif self._unreadable.get(change.key) != change.mod_revision:
                 self._unreadable[change.key] = change.mod_revision
                 self._notice(Notice("record.skipped", {"key": error.key, "defect": error.defect}))
             return

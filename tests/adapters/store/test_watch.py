@@ -135,7 +135,7 @@ def test_a_malformed_value_keeps_its_last_meaning_and_is_told_once(on_store):
         async with Watching(store) as source:
             await source.take(6)
             await store.txn((), (Put(POOL_KEY, b"{"), Put(keys.POOLS + "a/b", b"{}"), Put(keys.BLOCKS + "x", b"{}")))
-            await store.txn((), (Put(POOL_KEY, POOL_VALUE), Delete(BLOCK_KEY)))
+            await store.txn((), (Put(POOL_KEY, POOL_VALUE), Delete(keys.BLOCKS + "x"), Delete(BLOCK_KEY)))
             assert await source.take(1) == [BlockRemoved(CIDR)]
         told = {notice.fields["key"]: notice.fields["defect"] for notice in source.notices}
         assert {notice.name for notice in source.notices} == {"record.skipped"}
