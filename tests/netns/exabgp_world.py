@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Self
 
 from bgpd.adapters.exabgp.announce import Key
 from bgpd.adapters.exabgp.process import Speaker, SpeakerOptions
@@ -50,7 +51,7 @@ class World:
         self.runtime = self.folder / "run"
         self.routers: list[subprocess.Popen[bytes]] = []
 
-    def __enter__(self) -> World:
+    def __enter__(self) -> Self:
         for name in (self.ours, self.theirs):
             sh(f"ip netns add {name}")
             sh(f"ip -n {name} link set lo up")
@@ -110,7 +111,8 @@ class World:
         file.write_text(config)
         for daemon in ("zebra", "bgpd"):
             common = ("-f", str(file), "-i", str(self.folder / f"{daemon}.pid"), "-z", str(self.folder / "zserv.api"))
-            self.router(f"/usr/lib/frr/{daemon}", "-S", "-A", "127.0.0.1", *common, "--vty_socket", str(self.folder))
+            user = ("-u", "root", "-g", "root", "-P", "0", "--vty_socket", str(self.folder))
+            self.router(f"/usr/lib/frr/{daemon}", *common, *user)
             deadline = time.monotonic() + WAIT_S
             while not (self.folder / f"{daemon}.vty").exists():
                 assert time.monotonic() < deadline, f"FRR's {daemon} does not start"
@@ -119,7 +121,10 @@ class World:
     def vtysh(self, *commands: str) -> str:
         words = [word for command in commands for word in ("-c", command)]
         done = subprocess.run(
-            ["vtysh", "--vty_socket", str(self.folder), "-d", "bgpd", *words], capture_output=True, text=True, check=True
+            ["vtysh", "--vty_socket", str(self.folder), "-d", "bgpd", *words],
+            capture_output=True,
+            text=True,
+            check=True,
         )
         return done.stdout
 
@@ -145,7 +150,9 @@ router bgp 65001
 """
 
 
-def bird_config(*, routes: str = "", routes6: str = "", graceful: bool = True, refresh: bool = True, v6: bool = True) -> str:
+def bird_config(
+    *, routes: str = "", routes6: str = "", graceful: bool = True, refresh: bool = True, v6: bool = True
+) -> str:
     """An eBGP router (AS 65001) with a neighbor AS 65000, restarting for at most 30 s."""
     return f"""
 router id {THEIRS};
@@ -161,10 +168,14 @@ protocol bgp b4 from t {{
   local {THEIRS} as 65001; neighbor {OURS} as 65000; passive on;
   ipv4 {{ import all; export filter {{ if source != RTS_STATIC then reject; bgp_med = 5; accept; }}; }};
 }}
-{f'''protocol bgp b6 from t {{
+{
+        f'''protocol bgp b6 from t {{
   local {THEIRS6} as 65001; neighbor {OURS6} as 65000; passive on;
   ipv6 {{ import all; export where source = RTS_STATIC; }};
-}}''' if v6 else ""}
+}}'''
+        if v6
+        else ""
+    }
 """
 
 
