@@ -31,7 +31,7 @@ from bgpd.adapters.store.open import open_store
 from bgpd.adapters.store.transact import ClaimTarget, assign_address, ensure_pool
 from bgpd.adapters.store.watch import StoreSource
 from bgpd.api.protocol import Refused
-from bgpd.api.server import Server
+from bgpd.api.server import Server, SocketUnusable
 from bgpd.config.schema import Config, SpeakerMode
 from bgpd.core.ipam.block import Refused as NoAddress
 from bgpd.core.pipeline import Pipeline
@@ -53,7 +53,7 @@ STORE_RETRY_S = 1.0
 """Pause between attempts at the store's first writes (pool, node, lease): routing does not wait for them."""
 
 
-class Fatal(Exception):
+class Fatal(Exception):  # noqa: N818 - named by what it means for the process
     """The daemon cannot run as configured: exit status 2, and a restart will not help."""
 
 
@@ -70,7 +70,7 @@ class Daemon:
         except OSError as error:
             raise Fatal(f"cannot record to {record}: {error.strerror}") from error
         self._store: Store = open_store(config.store.url)
-        self._kernel = Kernel(self._inbox.put, lambda keys: self._kernel_reconciler.drifted(keys))
+        self._kernel = Kernel(self._inbox.put, self._kernel_drifted)
         self._speaker = Speaker(
             SpeakerOptions(
                 runtime_dir=Path(config.speaker.runtime_dir),
@@ -114,6 +114,11 @@ class Daemon:
         source = StoreSource(self._store, self._inbox.put, self._notice)
         await self._inbox.put(self._configured)
         try:
+            # First of all: a second daemon on this host ends here, before it touches the kernel or the speaker.
+            await server.start()
+        except SocketUnusable as error:
+            raise Fatal(str(error)) from error
+        try:
             async with asyncio.TaskGroup() as tasks:
                 running = [
                     tasks.create_task(work)
@@ -129,7 +134,6 @@ class Daemon:
                         self._claims.run(),
                     )
                 ]
-                await server.start()
                 structlog.get_logger().info("daemon.started", node=self._configured.node.name)
                 await stop.wait()
                 for task in running:
@@ -172,6 +176,9 @@ class Daemon:
         return answer
 
     # -------------------------------------------------------------- seams
+
+    def _kernel_drifted(self, keys: Iterable[KernelKey]) -> None:
+        self._kernel_reconciler.drifted(keys)
 
     def _adopt(self, keys: Iterable[KernelKey]) -> None:
         desired = ((key, self._pipeline.tables.kernel.get(key)) for key in keys if isinstance(key, RouteKey))
