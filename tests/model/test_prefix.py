@@ -47,7 +47,7 @@ def test_prefix_holds_what_the_standard_library_says(text: str, length: int, oth
 )
 def test_prefix_refuses_what_is_no_prefix(text: str) -> None:
     """Host bits, a missing or impossible length, and nonsense are refused."""
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError):
         Prefix.parse(text)
 
 
