@@ -361,7 +361,11 @@ class Chaos:
             self.space.ip("address", "replace", f"fd0{number + 1}::1/64", "dev", f"up{number}", "nodad")
 
     async def reconcile(self, kernel: Kernel) -> None:
-        await kernel.apply([(key, value) for key, value in self.wanted.items() if kernel.actual.get(key) != value])
+        """Do as the reconciler does: add from the legs up, remove from the routes down."""
+        adding = [(key, value) for key, value in self.wanted.items() if kernel.actual.get(key) != value]
+        unwanted = [key for key in kernel.actual if key not in self.wanted]
+        unwanted.sort(key=lambda key: isinstance(key, GroupKey) + 2 * isinstance(key, Leg))
+        await kernel.apply([*adding, *((key, None) for key in unwanted)])
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

@@ -13,7 +13,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from bgpd.adapters.netlink.encode import RTNH_F_DEAD, AddressEntry, Hop, LinkEntry, NexthopEntry, RouteEntry
+from bgpd.adapters.netlink.encode import (
+    DEFAULT_METRIC,
+    RTNH_F_DEAD,
+    AddressEntry,
+    Hop,
+    LinkEntry,
+    NexthopEntry,
+    RouteEntry,
+)
 from bgpd.adapters.netlink.socket import NLM_F_APPEND, NLM_F_REPLACE
 from bgpd.model.event import (
     AddressAdded,
@@ -24,7 +32,7 @@ from bgpd.model.event import (
     LinkChanged,
     LinkRemoved,
 )
-from bgpd.model.forwarding import MAIN_TABLE
+from bgpd.model.forwarding import MAIN_TABLE, RouteKey
 from bgpd.model.prefix import Address, Family, Prefix
 
 GROUPS: Final = (1, 3, 5, 7, 9, 11, 32)
@@ -71,6 +79,10 @@ class Surroundings:
     def link_named(self, device: str) -> LinkEntry | None:
         index = self._indices.get(device)
         return None if index is None else self.links.get(index)
+
+    def holds(self, key: RouteKey) -> bool:
+        """Whether another's unicast route is in the place of *key*; of other tables than the main one nothing is known."""
+        return key.table != MAIN_TABLE or (key.prefix, DEFAULT_METRIC[key.prefix.family]) in self._routes
 
     # -------------------------------------------------------------- messages
 

@@ -24,7 +24,14 @@ from bgpd.adapters.netlink import encode, links
 from bgpd.adapters.netlink.encode import NeighbourEntry, NexthopEntry, RouteEntry
 from bgpd.adapters.netlink.mirror import UNBOUND, Mirror
 from bgpd.adapters.netlink.monitor import GROUPS, Surroundings
-from bgpd.adapters.netlink.socket import MulticastSocket, NetlinkSocket, Refusal, split
+from bgpd.adapters.netlink.socket import (
+    DRAIN_BYTES,
+    MONITOR_BUFFER_BYTES,
+    MulticastSocket,
+    NetlinkSocket,
+    Refusal,
+    split,
+)
 from bgpd.model.event import Event, KernelSynced
 from bgpd.model.forwarding import (
     NEXTHOP_ID_FIRST,
@@ -52,6 +59,8 @@ RESYNC_GAP_S: Final = 0.5
 """Least time between two readings of the kernel: the first follows a link event at once, a burst of them costs one more."""
 CHUNK_CHANGES: Final = 2048
 """Changes encoded, sent and recorded between two turns of the event loop: about one batch, 10 ms."""
+CATCH_UP_DRAINS: Final = MONITOR_BUFFER_BYTES // DRAIN_BYTES
+"""Drains until we have caught up: the whole buffer once. Who writes faster than we read for longer does not hold us here."""
 ABSENT: Final = frozenset({errno.ENOENT, errno.ESRCH, errno.ENODEV, errno.EADDRNOTAVAIL})
 """Answers to a removal that mean that it is done."""
 
@@ -112,8 +121,7 @@ class Kernel:
                 async with asyncio.timeout(self._due_in_s()):
                     await self._listener.readable()
             async with self._lock:  # taken before the first byte is, or apply might overtake what we hold in hand
-                for datagram in self._drain():
-                    self._hear(datagram)
+                await self._catch_up()
                 if self._due_in_s() == 0:
                     await self._resync()
             await self._hand_over()
@@ -149,6 +157,7 @@ class Kernel:
         async with self._lock:
             values: dict[KernelKey, KernelValue | None] = {}
             messages: list[bytes] = []
+            await self._catch_up()
             for key, value in changes:
                 if type(key) is DeviceKey or key in values or len(messages) >= CHUNK_CHANGES:
                     await self._send(values, messages, failed)
@@ -162,6 +171,8 @@ class Kernel:
                 elif type(message) is str:
                     failed[key] = message
             await self._send(values, messages, failed)
+        if self._due_in_s() is not None:
+            self._listener.wake()  # run reads again, though what it waits for was heard here
         await self._hand_over()
         self._report()
         return failed
@@ -194,6 +205,7 @@ class Kernel:
                 self._refuse(key, value, refusal, failed)
         values.clear()
         messages.clear()
+        await self._catch_up()
         if again:  # created this time, so there is no third
             routes = [self._route(key, value) for key, value in again.items() if type(key) is RouteKey]
             await self._send(again, [route for route in routes if type(route) is bytes], failed)
@@ -212,6 +224,8 @@ class Kernel:
     ) -> None:
         if isinstance(key, Leg | GroupKey) and value is not None and key not in self.actual and key in self._mirror.ids:
             self._mirror.release(key)
+        if type(key) is RouteKey and refusal.errno == errno.EEXIST and not self._around.holds(key):
+            self._lost = True  # it must be ours, and we have not heard of it: read again
         failed[key] = str(refusal)
 
     def _message(self, key: KernelKey, value: KernelValue | None) -> bytes | str | None:
@@ -316,9 +330,7 @@ class Kernel:
             failed[key] = reason
         # what the kernel said of links until now is older than what is read next: heard later, it would tell of a link that
         # goes down and up again
-        while datagrams := self._drain():
-            for datagram in datagrams:
-                self._hear(datagram, links_too=False)
+        await self._catch_up(links_too=False)
         await self._read_links()
         self._outgoing.extend(self._around.take_events())
 
@@ -394,10 +406,20 @@ class Kernel:
 
     # -------------------------------------------------------------- listening
 
-    def _drain(self) -> list[bytes]:
-        datagrams, lost = self._listener.drain()
-        self._lost |= lost
-        return datagrams
+    async def _catch_up(self, *, links_too: bool = True) -> None:
+        """Hear what has arrived.
+
+        Before each writing: what others did to a route before we write it must not be heard after it, for our own echo will not
+        set it right.
+        """
+        for _ in range(CATCH_UP_DRAINS):
+            datagrams, lost = self._listener.drain()
+            self._lost |= lost
+            if not datagrams:
+                return
+            for datagram in datagrams:
+                self._hear(datagram, links_too=links_too)
+            await asyncio.sleep(0)
 
     def _hear(self, datagram: bytes, *, links_too: bool = True) -> None:
         for kind, flags, _, port, start, end in split(datagram):
@@ -439,12 +461,12 @@ class Kernel:
             return
         if kind == encode.RTM_NEWNEXTHOP:
             self._around.nexthop(entry)
-            if not own and self._is_ours(entry):
+            # an echo is heard only if another removed that id meanwhile, and we made it anew without knowing
+            if self._is_ours(entry) and not (own and self._mirror.knows(entry.id)):
                 self._mirror.observe_nexthop(entry, self._device_of(entry))
         else:
             self._around.nexthop_gone(entry.id)
-            if not own:
-                self._mirror.forget_nexthop(entry.id)
+            self._mirror.forget_nexthop(entry.id)
 
     def _hear_neighbour(self, kind: int, data: bytes, start: int, end: int) -> None:
         index = self._around.index(VXLAN_DEVICE)

@@ -205,6 +205,7 @@ class MulticastSocket:
     """
 
     def __init__(self, groups: Sequence[int], port: int, silenced: Sequence[int]) -> None:
+        self._arrived = asyncio.Event()
         self._socket = _open(MONITOR_BUFFER_BYTES)
         code = _echo_filter(port, silenced)
         program = ctypes.create_string_buffer(code, len(code))
@@ -217,14 +218,18 @@ class MulticastSocket:
             self._socket.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
 
     async def readable(self) -> None:
-        """Wait for notifications."""
+        """Wait for notifications, or for :meth:`wake`."""
         loop = asyncio.get_running_loop()
-        arrived = asyncio.Event()
-        loop.add_reader(self._socket.fileno(), arrived.set)
+        loop.add_reader(self._socket.fileno(), self._arrived.set)
         try:
-            await arrived.wait()
+            await self._arrived.wait()
         finally:
             loop.remove_reader(self._socket.fileno())
+            self._arrived.clear()
+
+    def wake(self) -> None:
+        """End the present or the next waiting at once."""
+        self._arrived.set()
 
     def drain(self) -> tuple[list[bytes], bool]:
         """Return up to DRAIN_BYTES of what has arrived, and whether some was lost (ENOBUFS: read everything again)."""
