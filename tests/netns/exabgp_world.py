@@ -107,21 +107,23 @@ class World:
 
     def frr(self, config: str) -> None:
         """Start FRR's zebra and bgpd, with their sockets in our folder."""
-        file = self.folder / "frr.conf"
+        folder = self.folder / "frr"
+        folder.mkdir()
+        file = folder / "frr.conf"
         file.write_text(config)
+        shutil.chown(folder, "frr", "frrvty")  # the user that Debian's FRR becomes
         for daemon in ("zebra", "bgpd"):
-            common = ("-f", str(file), "-i", str(self.folder / f"{daemon}.pid"), "-z", str(self.folder / "zserv.api"))
-            user = ("-u", "root", "-g", "root", "-P", "0", "--vty_socket", str(self.folder))
-            self.router(f"/usr/lib/frr/{daemon}", *common, *user)
+            common = ("-f", str(file), "-i", str(folder / f"{daemon}.pid"), "-z", str(folder / "zserv.api"))
+            self.router(f"/usr/lib/frr/{daemon}", *common, "-P", "0", "--vty_socket", str(folder))
             deadline = time.monotonic() + WAIT_S
-            while not (self.folder / f"{daemon}.vty").exists():
+            while not (folder / f"{daemon}.vty").exists():
                 assert time.monotonic() < deadline, f"FRR's {daemon} does not start"
                 time.sleep(0.02)
 
     def vtysh(self, *commands: str) -> str:
         words = [word for command in commands for word in ("-c", command)]
         done = subprocess.run(
-            ["vtysh", "--vty_socket", str(self.folder), "-d", "bgpd", *words],
+            ["vtysh", "--vty_socket", str(self.folder / "frr"), "-d", "bgpd", *words],
             capture_output=True,
             text=True,
             check=True,

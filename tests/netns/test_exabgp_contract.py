@@ -220,7 +220,9 @@ def test_a_daemon_that_comes_back_finds_sessions_and_routes(world: World, mode: 
             assert world.birdc("show protocols b4").splitlines()[-1].split()[4] == since
             assert again.count(PeerDown) == 0
             if mode == "raw":  # stock ExaBGP answers the marks of an enhanced refresh by sending everything again
-                updates = [line for line in world.birdc("show protocols all b4").splitlines() if "Import updates" in line]
+                updates = [
+                    line for line in world.birdc("show protocols all b4").splitlines() if "Import updates" in line
+                ]
                 assert updates[0].split()[2] == "2"
 
     asyncio.run(body())

@@ -195,7 +195,9 @@ class Source:
         except SpeakerGone:
             return
         session.heard = time.monotonic()
-        await self._await_silence(session, REFRESH_CEILING_S if session.opened.open.enhanced_refresh else REFRESH_QUIET_S)
+        await self._await_silence(
+            session, REFRESH_CEILING_S if session.opened.open.enhanced_refresh else REFRESH_QUIET_S
+        )
 
     async def infer_end(self, session: Session) -> None:
         """Deliver the EndOfRib that a peer without graceful restart does not send."""

@@ -24,6 +24,7 @@ import socket
 import sys
 import time
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
 
 BACKLOG_BYTES = 32 << 20
@@ -157,7 +158,8 @@ class Shim:
             if self.owners and self.owners.popleft() == self.generation:
                 self._queue(line)
         elif line.startswith((b'{"raw":', b'{ "exabgp"')):
-            self._learn(line)
+            with suppress(ValueError, KeyError, TypeError):  # the daemon sees such a line itself
+                self._learn(line)
             self._queue(line)
         elif self.owners and self.owners[0] == self.generation:
             self._queue(line)

@@ -1,0 +1,67 @@
+"""ExaBGP's configuration: what is written is read back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bgpd.adapters.exabgp import conf
+from bgpd.model.peer import Peer
+from bgpd.model.prefix import Address, Family
+
+pytestmark = pytest.mark.core
+
+ROUTER = Address.parse("10.0.0.1")
+SOCKET = Path("/run/x/shim.sock")
+A = Peer(name="a", address=Address.parse("192.0.2.1"), asn=65001, local_address=ROUTER, local_asn=65000)
+B = Peer(
+    name='b "quoted" #\n',
+    address=Address.parse("2001:db8::1"),
+    asn=65002,
+    local_address=Address.parse("2001:db8::2"),
+    local_asn=65000,
+    port=1790,
+    graceful_restart_s=0,
+    families=(Family.IPV6,),
+    passive=True,
+    multihop_ttl=3,
+)
+
+
+def test_what_is_written_is_read_back() -> None:
+    """The file holds mode, router id and every peer, whatever its name."""
+    head, peers = conf.parse(conf.render("raw", ROUTER, [B, A], SOCKET))
+
+    assert conf.Head("raw", ROUTER) == head
+    assert {A.address: A, B.address: B} == peers
+
+
+def test_equal_sets_give_equal_files() -> None:
+    """The order of the peers does not matter."""
+    assert conf.render("raw", ROUTER, [A, B], SOCKET) == conf.render("raw", ROUTER, [B, A], SOCKET)
+
+
+def test_a_foreign_file_is_refused() -> None:
+    """A file that does not begin as ours is not ours."""
+    with pytest.raises(ValueError, match="begin"):
+        conf.parse("neighbor 192.0.2.1 { }")
+
+
+def test_what_exabgp_serves_is_recognised_by_its_digest() -> None:
+    """The digest in a description changes with what ExaBGP is told, not with the peer's name."""
+    digest = conf.digest("raw", ROUTER, A)
+    shown = [b"neighbor 192.0.2.1 {", f'  description "bgpd-{digest}";'.encode(), b"}", b"neighbor 192.0.2.9 {", b"}"]
+
+    assert {"192.0.2.1": digest, "192.0.2.9": ""} == conf.loaded(shown)
+    assert digest != conf.digest("json", ROUTER, A)
+
+
+def test_our_settings_win_over_the_callers_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No exabgp variable of the caller reaches ExaBGP."""
+    monkeypatch.setenv("exabgp_tcp_bind", "0.0.0.0")
+    monkeypatch.setenv("exabgp_bgp_passive", "true")
+    environment = conf.environment(tmp_path)
+
+    assert "" == environment["exabgp_tcp_bind"]
+    assert "exabgp_bgp_passive" not in environment
