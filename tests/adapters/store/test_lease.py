@@ -42,7 +42,7 @@ def kill(child):
 
 
 async def absent(store):
-    while await store.get(KEY) is not None:  # noqa: ASYNC110 - reading is what ends the lease
+    while await store.get(KEY) is not None:
         await asyncio.sleep(0.05)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bgpd.adapters.store import sqlite
-from bgpd.adapters.store.base import Broken, Change, Put, Transient
+from bgpd.adapters.store.base import Broken, Change, Delete, Put, Transient
 from bgpd.adapters.store.memory import MemoryStore
 from bgpd.adapters.store.open import open_store
 from bgpd.adapters.store.sqlite import SqliteStore
@@ -79,7 +79,7 @@ def test_a_killed_writer_leaves_all_or_nothing(tmp_path):
             before = await store.get("/n")
             child = increments(path, 100_000)
             async with asyncio.timeout(30):
-                while (held := await store.get("/n")) is None or held == before:  # noqa: ASYNC110
+                while (held := await store.get("/n")) is None or held == before:
                     await asyncio.sleep(0.01)
             child.send_signal(signal.SIGKILL)
             child.wait()
@@ -218,14 +218,34 @@ def test_leases_of_an_earlier_boot_have_ended(tmp_path):
 
 
 def test_the_history_holds_a_bounded_number_of_rows(tmp_path):
-    """However often a key is written, the file keeps the last revisions alone."""
+    """However often keys are written and deleted, the file keeps the last revisions alone, and no old deletion."""
 
     async def work():
         store = SqliteStore(tmp_path / "store.db", history_revisions=20)
-        for index in range(3 * sqlite.TRIM_REVISIONS):
-            await store.txn((), (Put(f"/{index % 3}", b"x" * 100),))
-        (rows,) = store._connect().execute("SELECT count(*) FROM history").fetchone()
-        assert rows <= 20 + sqlite.TRIM_REVISIONS + 3
+        for index in range(2 * sqlite.TRIM_REVISIONS):
+            await store.txn((), (Put(f"/{index}", b"x" * 100),))
+            await store.txn((), (Delete(f"/{index}"),))
+        db = store._connect()
+        (rows,) = db.execute("SELECT count(*) FROM history").fetchone()
+        (old,) = db.execute("SELECT count(*) FROM history, meta WHERE history.revision < compacted").fetchone()
+        assert rows <= 20 + sqlite.TRIM_REVISIONS
+        assert old == 0
+        await store.close()
+
+    asyncio.run(work())
+
+
+def test_a_watch_reads_through_a_long_silence(tmp_path):
+    """A watcher that begins far behind gets to a change of its prefix without anybody writing any more."""
+
+    async def work():
+        store = SqliteStore(tmp_path / "store.db")
+        start = (await store.txn((), (Put("/x", b""),))).revision
+        for _ in range(2 * sqlite.WATCH_REVISIONS):
+            await store.txn((), (Put("/x", b""),))
+        last = (await store.txn((), (Put("/w", b"1"),))).revision
+        async with asyncio.timeout(10), aclosing(store.watch("/w", start)) as changes:
+            assert await anext(changes) == (last, [Change("/w", b"1", last)])
         await store.close()
 
     asyncio.run(work())

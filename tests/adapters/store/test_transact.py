@@ -43,7 +43,7 @@ class Counting(MemoryStore):
 
     async def txn(self, compares, writes):
         if self.before_txn:
-            await super().txn((), self.before_txn.pop(0))
+            await self.before_txn.pop()()
         return await super().txn(compares, writes)
 
 
@@ -137,11 +137,43 @@ def test_a_claim_that_lost_its_candidate_takes_the_next():
     async def work():
         store = Counting()
         first, second, *_ = search_order(POOL, "n")
-        store.before_txn = [[Put(keys.block_key(first), records.block_bytes(new_block(first, "o", 1, "")))]]
+        taken = Put(keys.block_key(first), records.block_bytes(new_block(first, "o", 1, "")))
+        store.before_txn = [lambda: store.txn((), (taken,))]
 
         assert await claim_block(store, POOL, "n") == second
         assert (await stored_block(store, first)).node == "o"
         assert [key for key in await snapshot(store) if key.startswith(keys.HOSTS)] == [keys.affinity_key("n", second)]
+
+    asyncio.run(work())
+
+
+def test_a_claim_sees_an_affinity_that_came_meanwhile():
+    """An affinity that another tool writes between reading and writing is read anew, and what it holds survives."""
+
+    async def work():
+        store = Counting()
+        cidr = next(search_order(POOL, "n"))
+        key = keys.affinity_key("n", cidr)
+        store.before_txn = [lambda: store.txn((), (Put(key, b'{"state":"pending","type":"host"}'),))]
+
+        assert await claim_block(store, POOL, "n") == cidr
+        assert (await store.get(key)).value == b'{"state":"confirmed","type":"host"}'
+
+    asyncio.run(work())
+
+
+def test_a_handle_that_got_an_address_meanwhile_gets_no_second_one():
+    """If a handle got an address elsewhere between reading and writing, that one is the answer, and no other is taken."""
+
+    async def work():
+        store = Counting()
+        await ensure_pool(store, POOL)
+        ours = await claim_block(store, POOL, "n")
+        theirs = await claim_block(store, POOL, "o")
+        store.before_txn = [lambda: assign_address(store, "o", "h", {})]
+
+        assert await assign_address(store, "n", "h", {}) == theirs.address(0)
+        assert (await stored_block(store, ours)).in_use == 0
 
     asyncio.run(work())
 
@@ -268,6 +300,19 @@ def test_the_default_pool_is_made_once(on_store):
         assert await ensure_pool(store, POOL)
 
     on_store(work)
+
+
+def test_two_different_default_pools_are_not_both_made():
+    """A node that found no pool while another was making one makes none: their pools have different names and the same place."""
+
+    async def work():
+        store = Counting()
+        store.before_txn = [lambda: ensure_pool(store, Pool(name="other", cidr=POOL.cidr))]
+
+        assert not await ensure_pool(store, POOL)
+        assert [item.key for item in (await store.range(keys.POOLS)).items] == [keys.pool_key("other")]
+
+    asyncio.run(work())
 
 
 def test_conflicts_are_bounded():
