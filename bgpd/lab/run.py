@@ -377,10 +377,13 @@ def find(name: str, lab: str | None) -> NodeState:
 
 
 def enter(one: NodeState) -> tuple[str, ...]:
-    """The words before a command that make it run in the node. Raises Failed where the node has ended."""
+    """The words before a command that make it run in the node. Raises Failed where the node has ended.
+
+    ``--root``: entering a mount namespace alone would leave a chroot that this whole machine may stand in.
+    """
     if one.init is None or not state.alive(one.init):
         raise Failed(f"node {one.name} is not running any more")
-    return ("nsenter", "--target", str(one.init.pid), "--mount", "--pid", "--uts", "--net", "--")
+    return ("nsenter", "--target", str(one.init.pid), "--mount", "--pid", "--uts", "--net", "--root", "--wd", "--")
 
 
 def inside(one: NodeState, command: Sequence[str], *, check: bool = True) -> subprocess.CompletedProcess[str]:
