@@ -376,21 +376,40 @@ _Routes = dict[int, tuple[Prefix, ...]]
 """Prefixes by path id."""
 
 
+def _shapes(bits: int, mark: int) -> list[tuple[int, int, int, int]]:
+    """For each length: bytes with the length byte, shift to a packed Prefix, its mask, and its constant bits."""
+    return [
+        (
+            1 + (length + 7 >> 3),
+            bits - 8 * (length + 7 >> 3) + 8,
+            (1 << bits) - (1 << bits - length) << 8,
+            mark << 8 | length,
+        )
+        for length in range(bits + 1)
+    ]
+
+
+_SHAPES = {Family.IPV4: _shapes(32, 0), Family.IPV6: _shapes(128, _V6)}
+
+
 def _prefixes(data: bytes, family: Family) -> tuple[Prefix, ...]:
     """Read length-and-bits prefixes (RFC 4271 section 4.3); raises SessionReset where they cannot be told apart (RFC 7606 section 5.3)."""
-    bits, mark = (32, 0) if family is Family.IPV4 else (128, _V6)
+    shapes = _SHAPES[family]
+    bits = len(shapes) - 1
+    number = int.from_bytes
     found = []
     at = 0
     end = len(data)
     while at < end:
         length = data[at]
-        after = at + 1 + (length + 7 >> 3)
-        if length > bits or after > end:
-            raise SessionReset(3, 10, f"a prefix of {length} bits in {end - at - 1} bytes")
-        host = bits - length
-        value = int.from_bytes(data[at + 1 : after], "big") << bits - 8 * (after - at - 1) >> host << host
-        found.append(Prefix((value | mark) << 8 | length))
+        if length > bits:
+            raise SessionReset(3, 10, f"a prefix of {length} bits")
+        size, shift, mask, constant = shapes[length]
+        after = at + size
+        found.append(Prefix(number(data[at + 1 : after], "big") << shift & mask | constant))
         at = after
+    if at > end:
+        raise SessionReset(3, 10, "a prefix is truncated")
     return tuple(found)
 
 

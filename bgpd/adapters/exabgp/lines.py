@@ -10,6 +10,7 @@ F bit (forwarding state kept), ``restart-flags: ["forwarding"]`` is the R bit (R
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -19,6 +20,9 @@ from bgpd.model.event import EndOfRib, RoutesLearned, UpdateMalformed
 from bgpd.model.peer import GracefulRestart, Notification, SessionOpen
 from bgpd.model.prefix import Address, Family, Prefix
 from bgpd.model.route import AsSegment, Attributes, Origin, SegmentKind, UnknownAttribute
+
+NEIGHBORS = 1024
+"""Addresses of neighbors kept parsed: a line names one, and parsing it would cost more than the rest of the line."""
 
 
 class Hello(msgspec.Struct, frozen=True):
@@ -135,8 +139,13 @@ def parse(line: bytes) -> Line | None:
     return Text(line)
 
 
+@lru_cache(maxsize=NEIGHBORS)
+def _address(text: str) -> Address:
+    return Address.parse(text)
+
+
 def _parse_raw(raw: _Raw) -> Line | None:
-    peer = Address.parse(raw.peer)
+    peer = _address(raw.peer)
     body = bytes.fromhex(raw.body)
     sent = raw.direction == "send"
     if raw.raw == 3:
@@ -178,7 +187,7 @@ def _parse_stock(message: dict[str, Any]) -> Line | None:
     if "neighbor" not in message:
         return None  # ExaBGP says that it shuts down; its end is what counts
     neighbor = message["neighbor"]
-    peer = Address.parse(neighbor["address"]["peer"])
+    peer = _address(neighbor["address"]["peer"])
     if kind == "state":
         return State(peer, neighbor["state"], neighbor.get("reason", ""))
     received = neighbor.get("direction") == "receive"
