@@ -268,6 +268,29 @@ def test_removal_not_yet_heard_of_is_overcome(space: Namespace) -> None:
     space.run(scenario)
 
 
+def test_changes_wished_before_the_first_reading_come_back(space: Namespace) -> None:
+    """A restarted daemon that wishes before it has read writes nothing: the wish comes back, to be compared with what is there."""
+    block = RouteKey(P("10.65.1.0/26"))
+    wanted = [*((leg, Present()) for leg in LEGS), (NODE, Group(LEGS)), (block, VIA_NODE)]
+
+    async def scenario() -> None:
+        async with opened() as made:
+            await made.apply(*wanted)
+        before = space.ip("nexthop"), space.ip("route")
+        early = Opened()
+        wish = asyncio.create_task(early.kernel.apply(wanted))
+        await asyncio.sleep(0)  # it begins
+        await early.kernel.open()
+        assert await wish == {}
+        assert early.drift == [key for key, _ in wanted]
+        early.kernel.adopt([(block, VIA_NODE)])
+        assert early.kernel.actual == dict(wanted)
+        await early.kernel.close()
+        assert (space.ip("nexthop"), space.ip("route")) == before
+
+    space.run(scenario)
+
+
 def test_device_is_in_the_wire_format(space: Namespace) -> None:
     """The device has the VNI, port, outer address, MAC and MTU wanted, does not learn, and is up."""
 

@@ -95,6 +95,7 @@ class Kernel:
         self._next_id = NEXTHOP_ID_FIRST
         self._lost = False
         self._read_at = float("-inf")
+        self._opened = asyncio.Event()
         self._socket: NetlinkSocket
         self._listener: MulticastSocket
 
@@ -112,6 +113,7 @@ class Kernel:
             await self._read_all(routes=True)
             self._mirror.take_drifted()
             self._outgoing.append(KernelSynced())
+        self._opened.set()
         await self._hand_over()
 
     async def run(self) -> None:
@@ -152,7 +154,14 @@ class Kernel:
 
         Where the kernel's answers were lost (ENOBUFS), all of them fail, and what is there is read again. Raises OSError if the
         socket fails otherwise.
+
+        Changes wished before the first reading were compared with nothing: they wait for it, and are not made but come back by
+        *drifted*, to be compared with what is there.
         """
+        if not self._opened.is_set():
+            await self._opened.wait()
+            self._drifted([key for key, _ in changes])
+            return {}
         failed: dict[KernelKey, str] = {}
         async with self._lock:
             values: dict[KernelKey, KernelValue | None] = {}
