@@ -40,6 +40,14 @@ async def until(holds: Callable[[], object], what: str, wait_s: float = WAIT_S) 
         await asyncio.sleep(0.02)
 
 
+def children(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
 class World:
     """Owns the namespaces ``bgpdx-PID-a`` (ours) and ``-b`` (the router's), the router's daemons and a folder."""
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from msgspec.structs import replace
 
 from bgpd.model.event import EndOfRib, PeerDown, PeerUp, SpeakerLost, SpeakerUp
 from bgpd.model.peer import Notification
@@ -22,7 +23,9 @@ from tests.netns.exabgp_world import (
     THEIRS6,
     Node,
     World,
+    alive,
     bird_config,
+    children,
     running,
     until,
 )
@@ -292,5 +295,100 @@ def test_neighbors_come_and_go_without_harm_to_others(world: World, mode: str) -
             await until(lambda: not node.up(THEIRS6), "PeerDown")
             assert node.count(PeerDown) == 0
             assert set(node.speaker.neighbors.actual) == {THEIRS}
+
+    asyncio.run(body())
+
+
+def test_a_dead_shim_costs_a_new_speaker(world: World, mode: str) -> None:
+    """A shim that dies takes what it knew of the sessions along: the speaker starts anew, and everything is there again."""
+
+    async def body() -> None:
+        world.bird(bird_config(routes=ROUTES))
+        async with running(Node(world, mode)) as node:
+            node.announce({(THEIRS, prefix): Announcement() for prefix in OWN})
+            await node.speaker.neighbors.apply([(THEIRS, PEER)])
+            await until(lambda: node.ended() and len(node.speaker.adj_rib_out.actual) == 2, "announced")
+            pid = node.speaker.pid
+            assert pid is not None
+            (shim,) = children(pid)
+
+            os.kill(shim, signal.SIGKILL)
+            await until(lambda: node.speaker.pid not in (None, pid) and node.ended(), "a new speaker")
+            await until(lambda: len(node.speaker.adj_rib_out.actual) == 2, "announced again")
+
+            assert all(str(prefix) in _imported(world) for prefix in OWN)
+            assert not alive(pid)
+            assert len(node.routes()) == 3
+
+    asyncio.run(body())
+
+
+def test_many_routes_go_both_ways(world: World, mode: str) -> None:
+    """Thousands of routes are learned, and a thousand announced in batches arrive all."""
+
+    async def body() -> None:
+        theirs = "".join(f"route 10.{100 + i // 256}.{i % 256}.0/24 blackhole;\n" for i in range(3000))
+        world.bird(bird_config(routes=theirs))
+        async with running(Node(world, mode)) as node:
+            own = [Prefix.parse(f"10.{50 + i // 256}.{i % 256}.0/26") for i in range(1000)]
+            node.announce({(THEIRS, prefix): Announcement() for prefix in own})
+            await node.speaker.neighbors.apply([(THEIRS, PEER)])
+
+            await until(lambda: node.ended() and len(node.routes()) == 3000, "learned")
+            await until(lambda: "1000 imported" in world.birdc("show protocols all b4"), "announced")
+            node.announce({})
+            await until(lambda: " 0 imported" in world.birdc("show protocols all b4"), "withdrawn")
+
+    asyncio.run(body())
+
+
+def test_a_stopped_speaker_leaves_its_routes_with_its_peers(world: World, mode: str) -> None:
+    """Stopping ends ExaBGP without a NOTIFICATION: with graceful restart the peer keeps our routes."""
+
+    async def body() -> None:
+        world.bird(bird_config(routes=PLAIN))
+        async with running(Node(world, mode)) as node:
+            node.announce({(THEIRS, prefix): Announcement() for prefix in OWN})
+            await node.speaker.neighbors.apply([(THEIRS, PEER)])
+            await until(lambda: node.ended() and len(node.speaker.adj_rib_out.actual) == 2, "announced")
+            await until(lambda: all(str(prefix) in _imported(world) for prefix in OWN), "arrived")
+            pid = node.speaker.pid
+            assert pid is not None
+
+        assert not alive(pid)
+        await until(lambda: "Established" not in world.birdc("show protocols b4"), "session closed")
+        assert all(str(prefix) in _imported(world) for prefix in OWN)
+
+    asyncio.run(body())
+
+
+def test_a_passive_neighbor_is_waited_for(world: World, mode: str) -> None:
+    """With ``passive`` ExaBGP listens for the neighbor instead of calling it."""
+
+    async def body() -> None:
+        world.bird(bird_config(routes=PLAIN).replace("passive on", "passive off"))
+        async with running(Node(world, mode)) as node:
+            await node.speaker.neighbors.apply([(THEIRS, replace(PEER, passive=True))])
+            await until(node.ended, "End-of-RIB")
+            assert len(node.routes()) == 1
+
+    asyncio.run(body())
+
+
+def test_a_refused_session_says_why_once(world: World, mode: str) -> None:
+    """A neighbor that refuses us with a NOTIFICATION is told as PeerDown, not at each attempt."""
+
+    async def body() -> None:
+        world.bird(bird_config())
+        async with running(Node(world, mode)) as node:
+            await node.speaker.neighbors.apply([(THEIRS, replace(PEER, local_asn=64999))])
+            await until(lambda: node.count(PeerDown), "PeerDown")
+            down = next(event for event in node.events if isinstance(event, PeerDown))
+            assert down.notification is not None
+            assert (down.notification.code, down.notification.subcode) == (2, 2)
+            await until(lambda: world.birdc("show protocols b4").count("Bad peer AS"), "refused")
+            await node.speaker.neighbors.apply([(THEIRS, PEER)])
+            await until(node.up, "PeerUp")
+            assert node.count(PeerDown) == 1
 
     asyncio.run(body())

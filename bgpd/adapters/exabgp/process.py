@@ -37,6 +37,8 @@ READ_BYTES = 1 << 18
 """One read of the shim's socket."""
 LINE_BYTES = 4 << 20
 """Longest line: an extended message (RFC 8654, 64 KiB) of 1-byte prefixes in stock JSON is about 2 MiB."""
+RUNTIME_BYTES = 90
+"""Longest path of the runtime folder: the name of a unix socket has 107 bytes (unix(7))."""
 IDLE_S = 5.0
 """How often a silent connection is asked whether a command waits too long."""
 HELLO_WAIT_S = 5.0
@@ -58,7 +60,7 @@ class SpeakerOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How to run ExaBGP."""
 
     runtime_dir: Path
-    """Ours alone: configuration, socket, pid file. Its path has at most 90 bytes (the length of a socket's name)."""
+    """Ours alone: configuration, socket, pid file. Its path has at most RUNTIME_BYTES."""
     router_id: Address
     mode: conf.Mode = "raw"
     """``raw``: UPDATEs pass through undecoded; ``json``: ExaBGP as it comes."""
@@ -96,6 +98,8 @@ class Speaker:
         self._refreshed: list[Session] = []
         self._stopping = False
         self._up = False
+        if len(os.fsencode(options.runtime_dir)) > RUNTIME_BYTES:
+            raise ValueError(f"{options.runtime_dir} is longer than {RUNTIME_BYTES} bytes: no socket can be in it")
         options.runtime_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.neighbors.load()
 
