@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,19 +14,30 @@ import pytest
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]
 
+NAME = f"two-tor-{os.getpid()}"
 TOP = Path(__file__).parents[2]
 TWO_TOR = TOP / "containerlab" / "two-tor" / "two-tor.clab.yml"
 
 
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """The two-tor lab under a name of this run, so that one that somebody keeps up is left alone."""
+    copy = tmp_path / "two-tor"
+    shutil.copytree(TWO_TOR.parent, copy)
+    found = copy / TWO_TOR.name
+    found.write_text(found.read_text().replace("name: two-tor", f"name: {NAME}"))
+    return found
+
+
 @pytest.mark.parametrize("router", ["frr", "bird"])
-def test_tour_passes_every_check(router: str) -> None:
+def test_tour_passes_every_check(file: Path, router: str) -> None:
     """The tour ends with no check failed, exit status 0, and no namespace, state or store file left."""
     env = {key: value for key, value in os.environ.items() if key != "TOR_IMAGE"} | (
         {"TOR_IMAGE": "bird"} if router == "bird" else {}
     )
 
     done = subprocess.run(
-        [sys.executable, "-m", "bgpd.lab.tour", str(TWO_TOR)],
+        [sys.executable, "-m", "bgpd.lab.tour", str(file)],
         cwd=TOP,
         env=env,
         capture_output=True,
@@ -37,9 +50,31 @@ def test_tour_passes_every_check(router: str) -> None:
     assert summary is not None
     assert ("0", 0) == (summary[2], done.returncode)
     assert int(summary[1]) >= 25
-    assert [] == list(Path("/run/netns").glob("clab-two-tor-*"))
-    assert not Path("/run/bgpd-lab/two-tor").exists()
-    assert [".gitignore"] == [path.name for path in (TWO_TOR.parent / "store").iterdir()]
+    assert nothing_left(file)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_tour_leaves_nothing(file: Path, number: signal.Signals) -> None:
+    """A tour that is interrupted while its daemons peer takes its lab down and says so."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "bgpd.lab.tour", str(file)], cwd=TOP, stdout=subprocess.PIPE, text=True
+    ) as tour:
+        assert tour.stdout is not None
+        while "Sessions" not in tour.stdout.readline():
+            assert tour.poll() is None
+        tour.send_signal(number)
+        rest = tour.stdout.read()
+
+    assert 130 == tour.returncode
+    assert "interrupted" in rest.splitlines()[-1]
+    assert nothing_left(file)
+
+
+def nothing_left(file: Path) -> bool:
+    """No namespace, no state, no store beside the file."""
+    store = [path.name for path in (file.parent / "store").iterdir()]
+    namespaces = list(Path("/run/netns").glob(f"clab-{NAME}-*"))
+    return store == [".gitignore"] and not namespaces and not Path("/run/bgpd-lab", NAME).exists()
 
 
 @pytest.mark.parametrize(
