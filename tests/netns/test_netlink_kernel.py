@@ -350,6 +350,46 @@ def test_wrong_device_is_made_again(space: Namespace) -> None:
     space.run(scenario)
 
 
+def test_device_borrows_its_outer_address(space: Namespace) -> None:
+    """The device has its outer address as a /32 of its own; taken away, it is drift, and mended in place."""
+
+    async def scenario() -> None:
+        async with opened() as made:
+            await made.apply((DEVICE, VXLAN))
+            assert made.kernel.actual == {DEVICE: VXLAN}
+            index = space.ip_json("link", "show", "dev", DEVICE.name)[0]["ifindex"]
+
+            space.ip("address", "del", "10.1.0.1/32", "dev", DEVICE.name)
+            await made.until(lambda: DEVICE in made.drift)
+            await made.apply((DEVICE, VXLAN))
+
+            assert made.kernel.actual == {DEVICE: VXLAN}
+            assert space.ip_json("link", "show", "dev", DEVICE.name)[0]["ifindex"] == index
+
+    space.run(scenario)
+
+    (link,) = space.ip_json("-4", "address", "show", "dev", DEVICE.name)
+    assert [(held["local"], held["prefixlen"]) for held in link["addr_info"]] == [("10.1.0.1", 32)]
+
+
+def test_traffic_comes_in_by_the_tunnel_while_the_way_back_is_another(space: Namespace) -> None:
+    """With rp_filter loose, a packet from the tunnel is accepted though the route to its source leads elsewhere."""
+    space.execute("sysctl", "-qw", "net.ipv4.conf.all.rp_filter=2")
+
+    async def scenario() -> None:
+        async with opened() as made:
+            await made.apply((DEVICE, VXLAN))
+
+    space.run(scenario)
+    space.ip("route", "add", "10.65.2.0/26", "via", "10.1.0.2")
+
+    asked = ("route", "get", "10.1.0.1", "from", "10.65.2.1", "iif", DEVICE.name)
+    assert "local 10.1.0.1" in space.ip(*asked)
+    space.ip("address", "del", "10.1.0.1/32", "dev", DEVICE.name)
+    with pytest.raises(RuntimeError, match=r"cross-device|Invalid"):
+        space.ip(*asked)
+
+
 def test_ipv6_outer_address(space: Namespace) -> None:
     """A device with an IPv6 outer address is made and read back."""
     wanted = VxlanDevice(vni=4097, port=4790, local=A("fd01::1"), mac="66:00:00:00:00:01", mtu_bytes=1430)

@@ -2,6 +2,10 @@
 
 Law: a device of our name that differs in what cannot be changed in place (VNI, port, outer address, learning, kind) is deleted and
 made again; MTU and MAC are changed in place, so that the routes through it stay.
+
+The device is unnumbered: it borrows its outer address as a /32. With no address at all the kernel's reverse path filter drops, even
+in loose mode, what comes in by it while the route back is another (net/ipv4/fib_frontend.c: __fib_validate_source, ``no_addr``), and
+that is just the state in which one end has left the tunnel and the other has not.
 """
 
 from __future__ import annotations
@@ -21,10 +25,11 @@ NOTHING = Address(0)
 """Outer address of a device that is not in our wire format."""
 
 
-def value_of(link: LinkEntry) -> VxlanDevice:
-    """Read a device as a value to compare with the desired one.
+def value_of(link: LinkEntry, addressed: bool) -> VxlanDevice:
+    """Read a device as a value to compare with the desired one; *addressed*: it has the address that it borrows.
 
-    One that is not in our wire format (other kind, learning on) reads as VNI 0; one that is down carries nothing and reads as MTU 0.
+    One that is not in our wire format (other kind, learning on) reads as VNI 0; one that is down, or without its address, does not
+    carry traffic in every state and reads as MTU 0.
     """
     ours = link.kind == "vxlan" and not link.learning
     return VxlanDevice(
@@ -32,7 +37,7 @@ def value_of(link: LinkEntry) -> VxlanDevice:
         port=link.port,
         local=NOTHING if link.local is None else link.local,
         mac=link.mac,
-        mtu_bytes=link.mtu_bytes if link.enabled else 0,
+        mtu_bytes=link.mtu_bytes if link.enabled and addressed else 0,
     )
 
 
@@ -40,7 +45,7 @@ async def ensure(name: str, wanted: VxlanDevice, present: LinkEntry | None) -> s
     """Make the device *name* as *wanted*, or change *present* into it. Returns the reason if the kernel refuses."""
     try:
         async with AsyncIPRoute() as route:
-            if present is not None and _is_other(value_of(present), wanted):
+            if present is not None and _is_other(value_of(present, True), wanted):
                 await route.link("del", index=present.index)
                 present = None
             if present is None:
@@ -54,9 +59,21 @@ async def ensure(name: str, wanted: VxlanDevice, present: LinkEntry | None) -> s
                 if present.mac != wanted.mac:
                     changes["address"] = wanted.mac
                 await route.link("set", index=present.index, **changes)
+                index = present.index
+            await _borrow_address(route, index, wanted.local)
     except NetlinkError as error:
         return reason(error)
     return None
+
+
+async def _borrow_address(route: AsyncIPRoute, index: int, local: Address) -> None:
+    if local.family is not Family.IPV4:
+        return  # there is no reverse path filter of the kernel's for IPv6
+    try:
+        await route.addr("add", index=index, address=str(local), prefixlen=32)
+    except NetlinkError as error:
+        if error.code != errno.EEXIST:
+            raise
 
 
 async def remove(index: int) -> str | None:

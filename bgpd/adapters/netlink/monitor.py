@@ -112,6 +112,10 @@ class Surroundings:
         self._untell_link(before)
         self._tell_addresses()
 
+    def has_address(self, index: int, address: Address) -> bool:
+        """Whether the link has *address*, with whatever length."""
+        return any((link, held) == (index, address) for link, held, _ in self._addresses)
+
     def address(self, entry: AddressEntry, *, present: bool) -> None:
         key = (entry.index, entry.address, entry.subnet)
         if present:

@@ -350,15 +350,16 @@ class Kernel:
             encode.dump_links(), lambda _, data, start, end: encode.decode_link(data, start, end)
         )
         self._around.read_links(entries)
+        addresses = await self._socket.dump(
+            encode.dump_addresses(), lambda _, data, start, end: encode.decode_address(data, start, end)
+        )
+        self._around.read_addresses(addresses)
         self._observe_device()
 
     async def _read_all(self, *, routes: bool) -> None:
         """Read everything; our own routes only with *routes*: after link events they follow from the nexthops that are left."""
         await self._read_links()
         read = self._socket.dump
-        self._around.read_addresses(
-            await read(encode.dump_addresses(), lambda _, data, start, end: encode.decode_address(data, start, end))
-        )
         nexthops = await read(
             encode.dump_nexthops(), lambda _, data, start, end: encode.decode_nexthop(data, start, end)
         )
@@ -448,6 +449,7 @@ class Kernel:
                     address = encode.decode_address(datagram, start, end)
                     if address is not None:
                         self._around.address(address, present=kind == encode.RTM_NEWADDR)
+                        self._observe_device()
         self._outgoing.extend(self._around.take_events())
 
     def _hear_route(self, kind: int, flags: int, data: bytes, start: int, end: int) -> None:
@@ -501,7 +503,12 @@ class Kernel:
 
     def _observe_device(self) -> None:
         link = self._around.link_named(VXLAN_DEVICE)
-        self._mirror.observe_device(None if link is None else links.value_of(link))
+        if link is None:
+            self._mirror.observe_device(None)
+            return
+        local = link.local
+        addressed = local is None or local.family is not Family.IPV4 or self._around.has_address(link.index, local)
+        self._mirror.observe_device(links.value_of(link, addressed))
 
     def _is_ours(self, entry: NexthopEntry) -> bool:
         return self._mirror.owns(entry.id, entry.protocol)
