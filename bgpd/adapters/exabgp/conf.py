@@ -126,8 +126,9 @@ def loaded(lines: Iterable[bytes]) -> dict[str, str]:
 def environment(runtime: Path) -> dict[str, str]:
     """Return the environment for ExaBGP: ours, without what would change it behind our back, plus its settings.
 
-    ``log.statistics`` would write a line for each UPDATE; ``api.cli`` wants named pipes in system folders; an empty ``tcp.bind`` opens no
-    listener (a passive neighbor brings its own); ``drop`` with our own user is no change of user; chunk makes ``show`` answer in one go.
+    ``log.statistics`` would write a line for each UPDATE, the level WARNING two for each attempt to reach a neighbor that
+    is down; ``api.cli`` wants named pipes in system folders; an empty ``tcp.bind`` opens no listener (a passive neighbor
+    brings its own); ``drop`` with our own user is no change of user; ``chunk`` makes ``show`` answer in one go.
     """
     ours = {name: value for name, value in os.environ.items() if not name.lower().startswith("exabgp")}
     folder = str(Path(bgpd.__file__).parent.parent)
@@ -143,7 +144,7 @@ def environment(runtime: Path) -> dict[str, str]:
         "daemon_user": pwd.getpwuid(os.geteuid()).pw_name,
         "daemon_daemonize": "false",
         "log_destination": "stderr",
-        "log_level": "WARNING",
+        "log_level": "ERROR",
         "log_short": "false",
         "log_statistics": "false",
         "tcp_bind": "",

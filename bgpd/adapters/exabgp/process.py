@@ -65,7 +65,7 @@ class SpeakerOptions(msgspec.Struct, frozen=True, kw_only=True):
     mode: conf.Mode = "raw"
     """``raw``: UPDATEs pass through undecoded; ``json``: ExaBGP as it comes."""
     log_path: Path | None = None
-    """Where ExaBGP's warnings go; default ``exabgp.log`` in the runtime folder."""
+    """Where ExaBGP's errors go; default ``exabgp.log`` in the runtime folder."""
     netns: str | None = None
     """Network namespace to run ExaBGP in; default our own."""
 
