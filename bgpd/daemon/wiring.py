@@ -26,6 +26,7 @@ from bgpd.adapters.exabgp.process import Speaker, SpeakerOptions
 from bgpd.adapters.netlink.routes import Kernel
 from bgpd.adapters.reconciler import Reconciler
 from bgpd.adapters.store.base import Broken, Store, Transient
+from bgpd.adapters.store.keys import Malformed
 from bgpd.adapters.store.lease import Liveness, NameTaken, register
 from bgpd.adapters.store.open import open_store
 from bgpd.adapters.store.transact import ClaimTarget, assign_address, ensure_pool
@@ -163,7 +164,7 @@ class Daemon:
                 await _until_stored(lambda: ensure_pool(self._store, pool))
             await _until_stored(lambda: register(self._store, self._configured.node))
             await liveness.run()
-        except (NameTaken, Broken) as error:
+        except (NameTaken, Broken, Malformed) as error:
             raise Fatal(str(error)) from error
 
     async def _assign(self, handle: str, pool: str | None) -> Address:
@@ -171,6 +172,8 @@ class Daemon:
             answer = await assign_address(self._store, self._configured.node.name, handle, {}, pool)
         except Transient as error:
             raise Refused(f"the store is lost: {error.reason}") from error
+        except Malformed as error:
+            raise Refused(f"the store holds a record that cannot be read: {error}") from error
         if isinstance(answer, NoAddress):
             raise Refused(answer.reason)
         return answer
