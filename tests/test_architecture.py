@@ -47,7 +47,9 @@ def test_a_deliberate_violation_is_caught(copy: Path, module: str, line: str, co
     """One forbidden import breaks the contract that forbids it, by name."""
     path = copy / module
     text = path.read_text()
-    path.write_text(text.replace("from __future__ import annotations\n", f"from __future__ import annotations\n\n{line}\n", 1))
+    path.write_text(
+        text.replace("from __future__ import annotations\n", f"from __future__ import annotations\n\n{line}\n", 1)
+    )
 
     result = lint(copy)
 

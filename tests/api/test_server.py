@@ -145,7 +145,7 @@ def test_requests_at_once_are_bounded(run_dir: Path) -> None:
                 tasks.create_task(asyncio.to_thread(client.assign, f"w{number}"))
                 for number in range(server.REQUESTS_LIMIT)
             ]
-            while len(views.assigned) < server.REQUESTS_LIMIT:  # noqa: ASYNC110 - the fake only records
+            while len(views.assigned) < server.REQUESTS_LIMIT:
                 await asyncio.sleep(0.005)
             turned_away = await asyncio.to_thread(raw, run_dir / "s", "GET", "/v1/peers")
             views.hold.set()

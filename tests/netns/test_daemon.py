@@ -85,7 +85,9 @@ class Host:
         return self.process.wait(DEADLINE_S)
 
     def routes(self) -> list[str]:
-        return sorted(f"{r['dst']} {r.get('type', 'unicast')} {r.get('protocol', 'boot')}" for r in self.netns.ip_json("route"))
+        return sorted(
+            f"{r['dst']} {r.get('type', 'unicast')} {r.get('protocol', 'boot')}" for r in self.netns.ip_json("route")
+        )
 
     def close(self) -> None:
         if self.process is not None and self.process.poll() is None:
