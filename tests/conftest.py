@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-MARKS = {"core", "netns", "lab", "bench"}
+MARKS = {"core", "adapter", "netns", "lab", "bench"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

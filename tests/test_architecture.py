@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.core
+pytestmark = pytest.mark.adapter
 
 ROOT = Path(__file__).parent.parent
 VIOLATIONS = [

@@ -13,7 +13,7 @@ from bgpd.model.forwarding import Leg, RouteKey
 from bgpd.model.notice import Notice
 from bgpd.model.prefix import Address, Prefix
 
-pytestmark = pytest.mark.core
+pytestmark = pytest.mark.adapter
 
 
 class Shelf:

@@ -26,7 +26,7 @@ from bgpd.adapters.store.base import (
 from bgpd.adapters.store.memory import MemoryStore
 from bgpd.adapters.store.sqlite import TRIM_REVISIONS, SqliteStore
 
-pytestmark = pytest.mark.core
+pytestmark = pytest.mark.adapter
 
 KEEP = 50
 DEADLINE_S = 10

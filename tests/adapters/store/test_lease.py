@@ -19,7 +19,7 @@ from bgpd.adapters.store.memory import MemoryStore
 from bgpd.model.node import Node
 from bgpd.model.prefix import Address, Prefix
 
-pytestmark = pytest.mark.core
+pytestmark = pytest.mark.adapter
 
 KEY = keys.alive_key("n")
 

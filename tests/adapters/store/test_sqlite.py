@@ -17,7 +17,7 @@ from bgpd.adapters.store.memory import MemoryStore
 from bgpd.adapters.store.open import open_store
 from bgpd.adapters.store.sqlite import SqliteStore
 
-pytestmark = pytest.mark.core
+pytestmark = pytest.mark.adapter
 
 INCREMENT = """
 import asyncio, sys

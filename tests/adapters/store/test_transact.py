@@ -24,7 +24,7 @@ from bgpd.core.ipam.block import Refused, new_block
 from bgpd.model.pool import AffinityState, BlockClaim, Pool
 from bgpd.model.prefix import Address, Prefix
 
-pytestmark = pytest.mark.core
+pytestmark = pytest.mark.adapter
 
 POOL = Pool(name="p", cidr=Prefix.parse("10.65.0.0/24"))
 

@@ -32,7 +32,7 @@ from bgpd.model.notice import Notice
 from bgpd.model.pool import Affinity, AffinityState, Block, Pool
 from bgpd.model.prefix import Prefix
 
-pytestmark = pytest.mark.core
+pytestmark = pytest.mark.adapter
 
 CIDR = Prefix.parse("10.65.0.0/31")
 POOL_KEY, NODE_KEY, ALIVE_KEY = keys.pool_key("p"), keys.node_key("n"), keys.alive_key("n")
