@@ -271,6 +271,10 @@ class Forwarder:
             if self.reached.pop(prefix, None) is not None:
                 self._state.remember(prefix, "gone: no usable path")
             return
+        if not self._state.facts.store.synced_once:
+            # It may be a node's block: a route that the kernel has keeps its group, instead of getting one for a moment (law 3).
+            self._reach(prefix, "", Choice(How.WAITING, (), "the store was not read yet: it may be a node's block"))
+            return
         legs = self._legs(selection)
         names = ", ".join(f"{leg.gateway} {leg.device}" for leg in legs)
         self.fib.unicast(prefix, GroupKey(f"via {names}"), legs)

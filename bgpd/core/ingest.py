@@ -99,6 +99,8 @@ class Ingest:
         store = self._state.facts.store
         if store.lost_reason:
             self._state.note("store.returned", was=store.lost_reason)
+        if not store.synced_once:
+            self._state.stale.learned.update(dict.fromkeys(self._state.selections))
         store.synced_once = True
         store.lost_reason = ""
         store.since = self._state.now

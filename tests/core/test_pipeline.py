@@ -202,6 +202,20 @@ def test_prefix_outside_the_store_is_never_tunnelled() -> None:
     assert RouteKey(other) not in pipeline.tables.kernel
 
 
+def test_nothing_is_concluded_from_a_store_that_was_not_read() -> None:
+    """Before the first reading of the store a learned prefix may be a node's block: no route is wanted, and then it is that node's."""
+    other = w.P("192.0.2.0/24")
+    pipeline = w.feed(Pipeline(), [w.CONFIGURED, *w.kernel(), *w.bgp(), w.learned(w.TOR1, other)])
+    assert [] == [key for key, _ in pipeline.tables.kernel.items() if isinstance(key, RouteKey)]
+    assert How.WAITING == how(pipeline, w.BLOCK2)
+
+    w.feed(pipeline, [*w.store(), ev.StoreSynced()])
+
+    assert NATIVE == legs(pipeline, w.BLOCK2)
+    assert "node2" == pipeline.forwarder.reached[w.BLOCK2].node
+    assert NATIVE[:1] == legs(pipeline, other)
+
+
 def test_graceful_restart_keeps_routes_until_its_time_is_over() -> None:
     """A session lost without NOTIFICATION keeps its routes for the restart time (RFC 4724 section 4.2)."""
     pipeline = w.feed(Pipeline(), [w.CONFIGURED, *w.kernel(), *w.store(), ev.StoreSynced(), ev.SpeakerUp()])
