@@ -138,7 +138,9 @@ def test_up_that_was_ended_half_way_is_taken_down(tmp_path: Path, name: str, num
     file = write(tmp_path, name, last="sleep 50")
     code = "from bgpd.cli.lab import lab; lab()"
     root = Path(run.__file__).parents[2]
-    with subprocess.Popen([sys.executable, "-c", code, "up", str(file)], cwd=root, stdout=subprocess.DEVNULL) as maker:
+    # A shell's background jobs are born with SIGINT ignored: a test run in one is no reason to ignore it here.
+    command = ["env", "--default-signal=INT", sys.executable, "-c", code, "up", str(file)]
+    with subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL) as maker:
         eventually(lambda: len(list(Path("/run/netns").glob(f"clab-{name}-*"))) == 2, "no namespaces")
         eventually(lambda: b"sleep\x0050" in b"\n".join(commands()), "no exec")
         maker.send_signal(number)

@@ -56,9 +56,9 @@ def test_tour_passes_every_check(file: Path, router: str) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_tour_leaves_nothing(file: Path, number: signal.Signals) -> None:
     """A tour that is interrupted while its daemons peer takes its lab down and says so."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "bgpd.lab.tour", str(file)], cwd=TOP, stdout=subprocess.PIPE, text=True
-    ) as tour:
+    # A shell's background jobs are born with SIGINT ignored: a test run in one is no reason to ignore it here.
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "bgpd.lab.tour", str(file)]
+    with subprocess.Popen(command, cwd=TOP, stdout=subprocess.PIPE, text=True) as tour:
         assert tour.stdout is not None
         while "Sessions" not in tour.stdout.readline():
             assert tour.poll() is None
