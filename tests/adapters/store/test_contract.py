@@ -25,6 +25,7 @@ from bgpd.adapters.store.base import (
 )
 from bgpd.adapters.store.memory import MemoryStore
 from bgpd.adapters.store.sqlite import TRIM_REVISIONS, SqliteStore
+from tests.adapters.store.etcd_server import Etcd
 
 pytestmark = pytest.mark.adapter
 
@@ -32,13 +33,18 @@ KEEP = 50
 DEADLINE_S = 10
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "etcd"])
 def run(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Callable[[Store], Awaitable[Any]]], Any]:
-    """Run a coroutine function on a fresh store that keeps KEEP revisions."""
+    """Run a coroutine function on an empty store that keeps KEEP revisions."""
+    server: Etcd | None = request.getfixturevalue("etcd") if request.param == "etcd" else None
 
     def runner(work: Callable[[Store], Awaitable[Any]]) -> Any:
         async def main() -> Any:
-            store = MemoryStore(KEEP) if request.param == "memory" else SqliteStore(tmp_path / "dir" / "store.db", KEEP)
+            store: Store
+            if server is not None:
+                store = server.store()
+            else:
+                store = MemoryStore(KEEP) if request.param == "memory" else SqliteStore(tmp_path / "dir/store.db", KEEP)
             try:
                 async with asyncio.timeout(DEADLINE_S):
                     return await work(store)
@@ -221,7 +227,18 @@ def test_a_watch_from_now_on_skips_the_past(run):
     run(work)
 
 
-def test_history_is_bounded_and_what_is_older_is_compacted(run):
+@pytest.fixture
+def trim(request: pytest.FixtureRequest) -> Callable[[int], Awaitable[None]]:
+    """Let the history up to a revision be trimmed to KEEP: etcd's own compaction looks every five minutes only."""
+
+    async def trimmed(last: int) -> None:
+        if "etcd" in request.fixturenames:
+            await asyncio.to_thread(request.getfixturevalue("etcd_server").compact, last - KEEP)
+
+    return trimmed
+
+
+def test_history_is_bounded_and_what_is_older_is_compacted(run, trim):
     """Reading or watching from before the kept history raises Compacted with the compact revision, from which both work."""
 
     async def work(store):
@@ -231,6 +248,7 @@ def test_history_is_bounded_and_what_is_older_is_compacted(run):
         last = 0
         for index in range(KEEP + TRIM_REVISIONS + 10):
             last = await put(store, "/a", str(index).encode())
+        await trim(last)
 
         with pytest.raises(Compacted) as raised:
             await store.range("/", revision=old)
