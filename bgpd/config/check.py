@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
-from bgpd.adapters.store.open import open_store
+from bgpd.adapters.store.open import access_defects, open_store
 from bgpd.config.schema import (
     NAME_PATTERN,
     FallbackSection,
@@ -56,9 +56,12 @@ def findings(sections: Mapping[str, Section]) -> Iterator[Finding]:
 
 def _store(store: StoreSection) -> Iterator[Finding]:
     try:
-        open_store(store.url)
+        open_store(store.url, store.access())
     except ValueError as error:
         yield "store.url", str(error)
+        return
+    for name, rule in access_defects(store.url, store.access()):
+        yield f"store.{name}", rule
 
 
 def _node(node: NodeSection) -> Iterator[Finding]:

@@ -16,6 +16,7 @@ from typing import Any, Union, get_args, get_origin
 
 import msgspec
 
+from bgpd.adapters.store.open import without_password
 from bgpd.config.check import findings
 from bgpd.config.error import ConfigError, Defect
 from bgpd.config.schema import Config, Section
@@ -199,4 +200,5 @@ def _shown(value: Any) -> str:
         return ""
     if isinstance(value, dict):
         return "{…}"
-    return msgspec.json.encode(value, enc_hook=str).decode()
+    # Whoever writes a password into a URL is told not to; the log must not keep it.
+    return without_password(msgspec.json.encode(value, enc_hook=str).decode())

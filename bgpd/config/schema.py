@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from bgpd.adapters.store.open import Access
 from bgpd.adapters.store.records import vtep_mac
 from bgpd.model.event import Configured, Options
 from bgpd.model.node import Node
@@ -43,7 +44,26 @@ class NodeSection(Section, frozen=True, kw_only=True):
 
 
 class StoreSection(Section, frozen=True, kw_only=True):
+    """What is beyond *url* is for etcd, and empty where it is not used."""
+
     url: str = "sqlite:///var/lib/bgpd/store.db"
+    ca: FilePath | None = None
+    cert: FilePath | None = None
+    key: FilePath | None = None
+    server_name: Annotated[str, Meta(min_length=1, max_length=253)] | None = None
+    user: Annotated[str, Meta(min_length=1)] | None = None
+    password_file: FilePath | None = None
+
+    def access(self) -> Access:
+        """Return how to be let in to the store."""
+        return Access(
+            ca=self.ca or "",
+            cert=self.cert or "",
+            key=self.key or "",
+            server_name=self.server_name or "",
+            user=self.user or "",
+            password_file=self.password_file or "",
+        )
 
 
 class PoolSection(Section, frozen=True, kw_only=True):

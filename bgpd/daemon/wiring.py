@@ -70,7 +70,7 @@ class Daemon:
             self._recorder = Recorder(record)
         except OSError as error:
             raise Fatal(f"cannot record to {record}: {error.strerror}") from error
-        self._store: Store = open_store(config.store.url)
+        self._store: Store = open_store(config.store.url, config.store.access())
         self._kernel = Kernel(self._inbox.put, self._kernel_drifted)
         self._speaker = Speaker(
             SpeakerOptions(

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from bgpd.adapters.store.open import Access
 from bgpd.config.error import ConfigError, Defect
 from bgpd.config.load import load
 from bgpd.config.schema import Config
@@ -158,7 +159,7 @@ peers_learned_ceiling_s = 3
 def test_the_example_holds_and_shows_each_default():
     """The example loads; a key that is commented out shows the default that stands in the schema."""
     shown = re.sub(r"^# ([a-z_]+ = )", r"\1", EXAMPLE.read_text(), flags=re.MULTILINE)
-    shown = re.sub(r'^(name = "node-a"|router_id = .*)$', "", shown, flags=re.MULTILINE)
+    shown = re.sub(r'^(name = "node-a"|router_id = .*|url = "etcds:.*)$', "", shown, flags=re.MULTILINE)
 
     plain = load(EXAMPLE)
 
@@ -166,6 +167,8 @@ def test_the_example_holds_and_shows_each_default():
     for name in ("node", "pool"):
         for key in ("name", "router_id", "block_size", "fallback"):
             as_shown[name].pop(key, None)
+    for key in ("ca", "cert", "key", "server_name", "user", "password_file"):
+        as_shown["store"].pop(key)
     assert msgspec.convert(as_shown, Config, dec_hook=lambda kind, value: kind.parse(value)) == plain
 
 
@@ -243,7 +246,20 @@ def test_all_defects_are_listed_at_once(tmp_path):
         (MINIMAL.replace("64512", "4294967295"), "node.asn", "must be a whole number <= 4294967294"),
         (MINIMAL.replace("64512", "23456"), "node.asn", "AS 23456 stands for"),
         (MINIMAL.replace("node-a", "a/b"), "node.name", "must be a name of letters"),
-        (MINIMAL + '[store]\nurl = "etcd://x"', "store.url", "'etcd://x' is not a store"),
+        (MINIMAL + '[store]\nurl = "redis://x"', "store.url", "'redis://x' is not a store"),
+        (MINIMAL + '[store]\nurl = "etcd://x"', "store.url", "'x' is not HOST:PORT; write etcd://HOST:PORT"),
+        (MINIMAL + '[store]\nurl = "etcds://x:1,y:65536"', "store.url", "'y:65536' is not HOST:PORT"),
+        (MINIMAL + '[store]\nurl = "etcd://x:1,x:1"', "store.url", "must name each member once"),
+        (MINIMAL + '[store]\nurl = "etcd://x:1/?ca=/x"', "store.url", "is not HOST:PORT"),
+        (MINIMAL + '[store]\nca = "/x"', "store.ca", "is for a store of etcd"),
+        (MINIMAL + '[store]\nurl = "etcd://x:1"\nca = "/x"', "store.ca", "is for TLS: write etcds://"),
+        (MINIMAL + '[store]\nurl = "etcd://x:1"\nserver_name = "x"', "store.server_name", "is for TLS: write etcds://"),
+        (MINIMAL + '[store]\nurl = "etcds://x:1"\ncert = "/x"', "store.cert", "only together with key"),
+        (MINIMAL + '[store]\nurl = "etcds://x:1"\nkey = "/x"', "store.key", "only together with cert"),
+        (MINIMAL + '[store]\nurl = "etcds://x:1"\nuser = "u"', "store.user", "only together with password_file"),
+        (MINIMAL + '[store]\nurl = "etcds://x:1"\npassword_file = "/x"', "store.password_file", "together with user"),
+        (MINIMAL + '[store]\nurl = "etcds://x:1"\nca = "/no/ca"', "store.ca", "cannot be read: No such file"),
+        (MINIMAL + '[store]\nurl = "etcds://x:1"\nca = "x"', "store.ca", "must be an absolute path"),
         (MINIMAL + '[store]\nurl = "sqlite://rel/x"', "store.url", "names no file"),
         (MINIMAL + "[pool]", "pool.cidr", "is required"),
         (MINIMAL + '[pool]\ncidr = "10.65.0.1/16"', "pool.cidr", "the prefix is 10.65.0.0/16"),
@@ -279,6 +295,60 @@ def test_each_rule_names_place_and_reason(tmp_path, text, path, rule):
 
     assert path == where
     assert rule in why
+
+
+def test_a_secret_that_others_can_read_is_refused(tmp_path):
+    """A password's or a key's file that others can use is refused with how to mend it; a private one is good."""
+    secret, cert = tmp_path / "secret", tmp_path / "cert"
+    secret.write_text("hush\n")
+    cert.write_text("public")
+    text = (
+        MINIMAL
+        + f"""[store]
+url = "etcds://10.0.0.1:2379,[fd00::1]:2379"
+cert = "{cert}"
+key = "{secret}"
+user = "u"
+password_file = "{secret}"
+"""
+    )
+    secret.chmod(0o644)
+
+    found = defects(tmp_path, text)
+
+    assert ["store.key", "store.password_file"] == [path for path, _, _ in found]
+    assert all(f"can be used by others (mode 0644): chmod o= {secret}" in rule for _, _, rule in found)
+    secret.chmod(0o640)
+    assert load(written(tmp_path, text)).store.access() == Access(
+        cert=str(cert), key=str(secret), user="u", password_file=str(secret)
+    )
+
+
+def test_a_user_without_tls_is_for_this_machine_only(tmp_path):
+    """A password is not sent in the clear, except to loopback."""
+    secret = tmp_path / "secret"
+    secret.write_text("hush")
+    secret.chmod(0o600)
+    text = (
+        MINIMAL
+        + f'[store]\nurl = "etcd://localhost:1,127.0.0.1:1,[::1]:1,HOST"\nuser = "u"\npassword_file = "{secret}"'
+    )
+
+    where, _, rule = one_defect(tmp_path, text.replace("HOST", "10.0.0.1:1"))
+
+    assert ("store.user", True) == (where, "through TLS only" in rule)
+    assert load(written(tmp_path, text.replace(",HOST", ""))).store.user == "u"
+
+
+@pytest.mark.parametrize("url", ["etcd://u:hush@x:1", "etcds://u:hu@sh@x:1", "redis://u:hush@x", "sqlite://u:hush@x/y"])
+def test_a_password_in_a_url_is_refused_and_not_repeated(tmp_path, url):
+    """A URL with a user is refused, and no message has the password."""
+    where, value, rule = one_defect(tmp_path, MINIMAL + f'[store]\nurl = "{url}"')
+
+    assert where == "store.url"
+    assert "//…@" in value
+    assert "hu" not in value + rule
+    assert "sh@" not in value + rule
 
 
 def test_a_defect_is_one_line_for_people():

@@ -13,6 +13,7 @@ import pytest
 
 from bgpd.adapters.store import sqlite
 from bgpd.adapters.store.base import Broken, Change, Delete, Put, Transient
+from bgpd.adapters.store.etcd import EtcdStore
 from bgpd.adapters.store.memory import MemoryStore
 from bgpd.adapters.store.open import open_store
 from bgpd.adapters.store.sqlite import SqliteStore
@@ -252,10 +253,11 @@ def test_a_watch_reads_through_a_long_silence(tmp_path):
 
 
 def test_a_url_names_a_store():
-    """sqlite:///PATH and memory:// are stores; anything else is a ValueError that says what to write."""
+    """sqlite:///PATH, memory:// and etcd are stores; anything else is a ValueError that says what to write."""
     assert isinstance(open_store("sqlite:///tmp/x"), SqliteStore)
     assert isinstance(open_store("memory://"), MemoryStore)
-    for url in ("sqlite://x", "sqlite:///", "sqlite:///x/", "etcd://x", "memory://x", "/var/x", ""):
+    assert isinstance(open_store("etcds://x:1,y:2"), EtcdStore)
+    for url in ("sqlite://x", "sqlite:///", "sqlite:///x/", "etcdx://x", "memory://x", "/var/x", ""):
         with pytest.raises(ValueError, match="write sqlite:///absolute/path"):
             open_store(url)
 
