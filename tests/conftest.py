@@ -5,6 +5,12 @@ from __future__ import annotations
 import os
 
 import pytest
+from hypothesis import settings
+
+# A run that guards a change must not fail by chance: the same examples each time. Elsewhere Hypothesis goes on searching.
+settings.register_profile("ci", derandomize=True, deadline=None)
+settings.register_profile("search", deadline=None)
+settings.load_profile("ci" if os.environ.get("CI") == "true" else "search")
 
 MARKS = {"core", "adapter", "netns", "lab", "bench"}
 
