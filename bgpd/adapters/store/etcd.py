@@ -34,7 +34,7 @@ from bgpd.adapters.store.base import (
     check_txn,
     prefix_end,
 )
-from bgpd.adapters.store.etcd_link import CALL_S, OPERATION_S, EtcdOptions, Link, Member, Method, Refused, is_cancelling
+from bgpd.adapters.store.etcd_link import OPERATION_S, READ_S, EtcdOptions, Link, Member, Method, Refused, is_cancelling
 from bgpd.adapters.store.proto import kv_pb2 as kv
 from bgpd.adapters.store.proto import rpc_pb2 as rpc
 
@@ -42,7 +42,7 @@ IDLE_S = 5.0
 """After so long without a word a watch is asked for its progress."""
 ANSWER_S = 3.0
 """A watch that did not answer within it is dead, whatever TCP says: it goes on elsewhere."""
-WATCH_LOST_S = 5.0
+WATCH_LOST_S = 8.0
 """An interruption of so long is told as Transient: elections and restarts of members are shorter."""
 WATCH_PAUSE_S = 0.1
 """Pause before the first attempt to go on; doubled up to WATCH_PAUSE_MAX_S."""
@@ -111,15 +111,16 @@ class EtcdStore:
 
     async def watch(self, prefix: str, from_revision: int) -> AsyncIterator[tuple[int, list[Change]]]:
         loop = asyncio.get_running_loop()
-        position = from_revision or await self._present() + 1
+        first, end = _bounds(prefix)
+        position = from_revision or await self._present(first, end) + 1
         resumed, lost_at, pause_s = False, 0.0, WATCH_PAUSE_S
         while True:
             stream = _WatchStream(self._connected())
             self._streams.add(stream)
             try:
-                if resumed and await self._present() < position - 1:
+                if resumed and await self._present(first, end) < position - 1:
                     raise Compacted(position)
-                async with aclosing(stream.responses(prefix, position)) as responses:
+                async with aclosing(stream.responses(first, end, position)) as responses:
                     async for response in responses:
                         lost_at, pause_s = 0.0, WATCH_PAUSE_S
                         for revision, changes in _by_revision(response.events):
@@ -146,7 +147,7 @@ class EtcdStore:
     async def keepalive(self, lease: int) -> None:
         link = self._connected()
         member = await link.member(asyncio.get_running_loop().time() + OPERATION_S)
-        call = member.stream(KEEPALIVE, await link.token(member), CALL_S)
+        call = member.stream(KEEPALIVE, await link.token(member), READ_S)
         try:
             await call.write(rpc.LeaseKeepAliveRequest(ID=lease))
             response = await call.read()
@@ -201,7 +202,7 @@ class EtcdStore:
             refused = error
         stream = _WatchStream(self._connected())
         try:
-            async with aclosing(stream.responses("\0", request.revision)) as responses:
+            async with aclosing(stream.responses(request.key, request.range_end, request.revision)) as responses:
                 async for response in responses:
                     if not response.created:  # what is wrong follows
                         break
@@ -209,9 +210,12 @@ class EtcdStore:
             stream.close()
         raise Transient(f"revision {request.revision} is compacted for readers, but not for watchers") from refused
 
-    async def _present(self) -> int:
-        """Return the cluster's revision; also proves token and leader, which a watch would only be silent about."""
-        response = await self._read(rpc.RangeRequest(key=_ALL, count_only=True))
+    async def _present(self, first: bytes, end: bytes) -> int:
+        """Return the cluster's revision by reading in a range, which the user may read where it may watch.
+
+        This also proves token and leader, of which a watch is only silent.
+        """
+        response = await self._read(rpc.RangeRequest(key=first, range_end=end, limit=1, keys_only=True))
         return response.header.revision
 
     async def _ended(self, leases: Sequence[int]) -> int:
@@ -231,12 +235,11 @@ class _WatchStream:
         self._link = link
         self._call: grpc.aio.StreamStreamCall[rpc.WatchRequest, rpc.WatchResponse] | None = None
 
-    async def responses(self, prefix: str, revision: int) -> AsyncGenerator[rpc.WatchResponse, None]:
+    async def responses(self, first: bytes, end: bytes, revision: int) -> AsyncGenerator[rpc.WatchResponse, None]:
         """Iterate over what the member says, once it has made the watch. Raises Compacted, and Transient where it ends."""
         member = await self._link.member(asyncio.get_running_loop().time() + OPERATION_S)
         token = await self._link.token(member)
         self._call = call = member.stream(WATCH, token, None)
-        first, end = _bounds(prefix)
         create = rpc.WatchCreateRequest(key=first, range_end=end, start_revision=revision, progress_notify=True)
         request = rpc.WatchRequest(create_request=create)
         reading: asyncio.Future[object] | None = None

@@ -25,9 +25,11 @@ from google.protobuf.message import Message
 from bgpd.adapters.store.base import Transient
 from bgpd.adapters.store.proto import rpc_pb2 as rpc
 
-CALL_S = 5.0
-"""Deadline of a request that was sent: an election (1 to 2 s) and a slow disk fit, an operator does not wait longer."""
-OPERATION_S = 5.0
+WRITE_S = 5.0
+"""Deadline of a write that was sent: an election (1 to 2 s) and a slow disk fit, and an operator does not wait longer."""
+READ_S = 2.0
+"""Deadline of one attempt at a read, which may be made again: etcd 3.4 forgets reads that were under way at an election."""
+OPERATION_S = 6.0
 """How long a member that can answer is looked for, and a read is repeated, before the store counts as lost."""
 PROBE_S = 1.0
 """Deadline of the question whether a member is there: connecting with TLS across a continent takes a third of it."""
@@ -159,7 +161,7 @@ class Link:
             member = await self.member(give_up)
             token = await self.token(member)
             try:
-                return await member.ask(method, request, token, CALL_S)
+                return await member.ask(method, request, token, READ_S if repeat else WRITE_S)
             except grpc.aio.AioRpcError as error:
                 if is_token_refused(error) and renewals < RENEWALS_MAX and self._options.user:
                     renewals += 1
@@ -196,7 +198,7 @@ class Link:
         password = await asyncio.to_thread(read_secret, Path(self._options.password_file))
         request = rpc.AuthenticateRequest(name=self._options.user, password=password)
         try:
-            response = await member.ask(AUTHENTICATE, request, "", CALL_S)
+            response = await member.ask(AUTHENTICATE, request, "", WRITE_S)
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.FAILED_PRECONDITION:
                 self._no_auth = True  # users are not enabled; what they may do later is told by UNAUTHENTICATED

@@ -87,10 +87,7 @@ class Member:
 
     def start(self) -> None:
         with self._log.open("ab") as log:
-            # It ends with us, also where we are killed.
-            self.process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", *self._command], stdout=log, stderr=log, stdin=subprocess.DEVNULL
-            )
+            self.process = subprocess.Popen(self._command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
 
     def end(self, number: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal and wait for the end."""
@@ -107,10 +104,17 @@ class Etcd:
     """A cluster of *count* members; use it as a context, which ends its processes and removes its data."""
 
     def __init__(
-        self, count: int = 1, *, certificates: Certificates | None = None, arguments: Sequence[str] = ()
+        self,
+        count: int = 1,
+        *,
+        certificates: Certificates | None = None,
+        arguments: Sequence[str] = (),
+        within: Sequence[str] = (),
     ) -> None:
         self._folder = scratch()
         self.certificates = certificates
+        self._within = tuple(within)
+        """A command that runs another in some namespace."""
         self.root: tuple[str, ...] = ()
         """etcdctl's arguments to be root, once users are enabled."""
         ports = free_ports(2 * count)
@@ -121,6 +125,7 @@ class Etcd:
             scheme = "https" if certificates else "http"
             client, peer = f"{scheme}://127.0.0.1:{ports[index]}", f"http://127.0.0.1:{ports[count + index]}"
             command = [
+                *within, "setpriv", "--pdeathsig", "KILL",  # it ends with us, also where we are killed
                 "etcd", "--name", name, "--data-dir", f"{self._folder.name}/{name}", "--logger", "zap", "--log-level", "warn",
                 "--listen-client-urls", client, "--advertise-client-urls", client, "--listen-peer-urls", peer,
                 "--initial-advertise-peer-urls", peer, "--initial-cluster", peers, *arguments,
@@ -165,7 +170,7 @@ class Etcd:
         return done.stdout
 
     def _etcdctl(self, members: Sequence[Member], *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        command = ["etcdctl", "--endpoints", ",".join(member.address for member in members)]
+        command = [*self._within, "etcdctl", "--endpoints", ",".join(member.address for member in members)]
         if self.certificates:
             folder = self.certificates.folder
             command += [
