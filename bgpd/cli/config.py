@@ -45,10 +45,10 @@ def read(path: Path) -> Config:
 
 def summary_table(found: Config) -> Table:
     """Lay out what holds for the whole node, as lines of a name and a value."""
-    node, pool = found.node, found.default_pool()
+    pool = found.default_pool()
     relax = "through any neighbor AS" if found.ecmp.multipath_relax else "through one neighbor AS"
     rows: list[tuple[Cell, Cell]] = [
-        ("node", f"{node.name}, AS {node.asn}, router id {found.router_id()}, reached at {node.address}"),
+        ("node", _node(found)),
         ("store", found.store.url),
         ("pool", "none is created" if pool is None else _pool(pool, found.fallback.kind)),
         ("peers", str(len(found.peer)) if found.peer else "none: nothing is announced or learned"),
@@ -63,6 +63,14 @@ def summary_table(found: Config) -> Table:
         ("log", f"{found.log.level} and above, as {found.log.format}"),
     ]
     return Table((Column(""), Column("")), rows)
+
+
+def _node(found: Config) -> str:
+    node, method = found.node, found.address_method()
+    if method is None:
+        return f"{node.name}, AS {node.asn}, router id {found.router_id()}, reached at {node.address}"
+    router_id = node.router_id if node.router_id is not None else "that address"
+    return f"{node.name}, AS {node.asn}, router id {router_id}, reached at an address found at start by {method}"
 
 
 def _pool(pool: Pool, default: Fallback) -> str:

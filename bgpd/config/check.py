@@ -19,6 +19,7 @@ from bgpd.config.schema import (
     Section,
     StoreSection,
 )
+from bgpd.model.node import AddressMethod
 from bgpd.model.prefix import Address, Family, Prefix, parse_interface
 
 Finding = tuple[str, str]
@@ -31,6 +32,9 @@ _RESERVED_ASNS = {
 _BLOCK_SIZES = {Family.IPV4: (20, 32, 26), Family.IPV6: (116, 128, 122)}
 """Smallest, largest and default block size (Calico: IPPool.spec.blockSize)."""
 _LINK_LOCAL = (Prefix.parse("169.254.0.0/16"), Prefix.parse("fe80::/10"))
+
+
+METHODS = "first-found, interface=NAMES, can-reach=ADDRESS or cidr=CIDRS"
 
 
 def findings(sections: Mapping[str, Section]) -> Iterator[Finding]:
@@ -68,15 +72,17 @@ def _node(node: NodeSection) -> Iterator[Finding]:
     yield from _asn("node.asn", node.asn)
     if not re.fullmatch(NAME_PATTERN, node.name):
         yield "node.name", f"is required: the host name {node.name!r} will not do as a name"
+    if node.router_id is not None and (node.router_id.family is not Family.IPV4 or node.router_id == 0):
+        yield "node.router_id", "a router id is written as an IPv4 address other than 0.0.0.0 (RFC 6286)"
     try:
+        if AddressMethod.parse(node.address) is not None:
+            return
         address, _ = parse_interface(node.address)
     except ValueError as error:
-        yield "node.address", f"{error}; write ADDRESS/LENGTH, such as 10.0.0.1/32"
+        yield "node.address", f"{error}; write ADDRESS/LENGTH, such as 10.0.0.1/32, or {METHODS}"
         return
     if reason := _not_unicast(address):
         yield "node.address", reason
-    if node.router_id is not None and (node.router_id.family is not Family.IPV4 or node.router_id == 0):
-        yield "node.router_id", "a router id is written as an IPv4 address other than 0.0.0.0 (RFC 6286)"
     if node.router_id is None and address.family is Family.IPV6:
         yield "node.router_id", "is required where node.address is an IPv6 address"
 

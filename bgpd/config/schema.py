@@ -16,7 +16,7 @@ from msgspec import Meta
 from bgpd.adapters.store.open import Access
 from bgpd.adapters.store.records import vtep_mac
 from bgpd.model.event import Configured, Options
-from bgpd.model.node import Node
+from bgpd.model.node import AddressMethod, Node
 from bgpd.model.peer import Peer
 from bgpd.model.pool import Fallback, Mode, Pool
 from bgpd.model.prefix import Address, Family, Prefix, parse_interface
@@ -37,8 +37,8 @@ class NodeSection(Section, frozen=True, kw_only=True):
     """The node that the daemon runs on."""
 
     name: Name = msgspec.field(default_factory=lambda: socket.gethostname().lower())
-    address: str
-    """``10.0.0.1/32``: how other nodes reach it; the length is that of its subnet."""
+    address: str = "first-found"
+    """``10.0.0.1/32``: how other nodes reach it; the length is that of its subnet. Or how to find it: a method of AddressMethod."""
     asn: AsNumber
     router_id: Address | None = None
 
@@ -156,8 +156,17 @@ class Config(Section, frozen=True, kw_only=True):
     api: ApiSection = ApiSection()
     log: LogSection = LogSection()
 
+    def address_method(self) -> AddressMethod | None:
+        """Return how the node's address is to be found; None where it is given."""
+        return AddressMethod.parse(self.node.address)
+
+    def at(self, address: Address, subnet: Prefix) -> Config:
+        """Return the configuration with the node's address given, as it was found."""
+        found = msgspec.structs.replace(self.node, address=f"{address}/{subnet.length}")
+        return msgspec.structs.replace(self, node=found)
+
     def router_id(self) -> Address:
-        """The BGP identifier: as set, else the node's IPv4 address."""
+        """The BGP identifier: as set, else the node's IPv4 address, which must be given or found before."""
         address, _ = parse_interface(self.node.address)
         return self.node.router_id if self.node.router_id is not None else address
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import structlog
 
 from bgpd.adapters import log
+from bgpd.adapters.netlink.detect import NotFound, detect
 from bgpd.config.schema import Config
 from bgpd.daemon.wiring import Daemon, Fatal
 
@@ -38,7 +39,20 @@ async def _until_signal(config: Config, record: Path | None) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await Daemon(config, record).run(stop)
+    await Daemon(await _located(config), record).run(stop)
+
+
+async def _located(config: Config) -> Config:
+    """Find the node's address where the configuration only says how; raises Fatal where no address fits."""
+    method = config.address_method()
+    if method is None:
+        return config
+    try:
+        address, subnet = await detect(method)
+    except NotFound as error:
+        raise Fatal(f"node.address: {error}") from error
+    structlog.get_logger().info("node.located", address=str(address), subnet=str(subnet), method=str(method))
+    return config.at(address, subnet)
 
 
 def _leaves(group: BaseExceptionGroup[Exception]) -> list[Exception]:

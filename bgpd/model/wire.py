@@ -13,7 +13,7 @@ def to_builtin(value: Any) -> Any:
     """Turn an address or prefix into its text (msgspec ``enc_hook``)."""
     if isinstance(value, Address | Prefix):
         return str(value)
-    raise NotImplementedError(f"{type(value).__name__} has no text form")
+    raise TypeError(f"{type(value).__name__} has no text form")
 
 
 def from_builtin(kind: type, value: Any) -> Any:
@@ -22,7 +22,7 @@ def from_builtin(kind: type, value: Any) -> Any:
         if not isinstance(value, str):
             raise ValueError(f"expected text, not {value!r}")
         return kind.parse(value)
-    raise NotImplementedError(f"{kind.__name__} has no text form")
+    raise TypeError(f"{kind.__name__} has no text form")
 
 
 def encode(value: Any) -> bytes:

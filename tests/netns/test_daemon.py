@@ -212,6 +212,24 @@ def test_recording_of_a_live_daemon_replays_to_its_tables(hosts: Callable[..., H
     assert [route["prefix"] for route in routes] == [str(prefix) for prefix in sorted(pipeline.forwarder.reached)]
 
 
+def test_node_address_is_found_at_start(hosts: Callable[..., Host]) -> None:
+    """A method instead of an address is carried out at start; one that fits nothing ends the daemon with its reason, status 2."""
+    found, lost = hosts("a"), hosts("b", "node2")
+    found.config.write_text(found.config.read_text().replace('"10.0.0.1/32"', '"first-found"'))
+    lost.config.write_text(lost.config.read_text().replace('"10.0.0.1/32"', '"cidr=203.0.113.0/24"'))
+
+    found.start()
+    lost.start()
+
+    wait(found.ready, found)
+    status = found.ask("status")
+    assert isinstance(status, dict)
+    assert "192.0.2.1" == status["router_id"]
+    assert lost.process is not None
+    assert 2 == lost.process.wait(DEADLINE_S)
+    assert "no address of this host fits cidr=203.0.113.0/24; it has 192.0.2.1/24 on up0" in lost.log.read_text()
+
+
 def test_bad_configuration_starts_nothing(hosts: Callable[..., Host]) -> None:
     """An unknown key and a bad CIDR are both named with file, path and rule; exit status 2; no socket, no store, no route."""
     host = hosts("a")
