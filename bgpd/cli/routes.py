@@ -20,6 +20,7 @@ CODES = {
     "fallback": ("F", WARN),
     "unreachable": ("U", BAD),
     "bgp": ("B", ""),
+    "foreign": ("K", ""),
     "waiting": ("W", WARN),
     "unused": ("-", DIM),
 }
@@ -27,7 +28,7 @@ CODES = {
 
 LEGEND = """\
 Codes: O own block, N native, D direct on the link, T tunnel, F fallback tunnel, U unreachable, B from BGP only,
-       W waiting for facts; * programmed, k kept from before, q pending, r failed
+       K kept route of another, W waiting for facts; * programmed, k kept from before, q pending, r failed
 """
 PATH_LEGEND = "Codes: > best, = equal to it, S stale\n"
 

@@ -186,6 +186,8 @@ class Explainer:
                 return f"{query}{where} has fallen back to VXLAN{to}: {reached.reason}."
             case How.UNREACHABLE:
                 return f"{query}{where} is unreachable: {reached.reason}."
+            case How.FOREIGN:
+                return f"{query}{where} goes by another's route of the kernel: {reached.reason}."
             case How.WAITING:
                 return f"{query}{where} waits: {reached.reason}; a route that the kernel has is kept."
 

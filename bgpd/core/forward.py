@@ -262,7 +262,11 @@ class Forwarder:
     # -------------------------------------------------------------- BGP alone
 
     def _learned(self, prefix: Prefix) -> None:
-        """Forward a prefix that is no owned block: by BGP's selection, or not at all; never by a tunnel."""
+        """Forward a prefix that is no owned block: by BGP's selection, or not at all; never by a tunnel.
+
+        Connected, static and DHCP routes of the same prefix win (a router's lower administrative distance), and so a default route from BGP
+        is installed only where the host has none.
+        """
         if prefix in self._state.facts.owner:
             return
         selection = self._state.selection(prefix)
@@ -274,6 +278,12 @@ class Forwarder:
         if not self._state.facts.store.synced_once:
             # It may be a node's block: a route that the kernel has keeps its group, instead of getting one for a moment (law 3).
             self._reach(prefix, "", Choice(How.WAITING, (), "the store was not read yet: it may be a node's block"))
+            return
+        if self._state.resolver.knows(prefix):
+            self.fib.remove(prefix)
+            self._reach(
+                prefix, "", Choice(How.FOREIGN, (), "the kernel has a route of another for this prefix: it is kept")
+            )
             return
         legs = self._legs(selection)
         names = ", ".join(f"{leg.gateway} {leg.device}" for leg in legs)

@@ -234,15 +234,21 @@ class Ingest:
             case ev.ForeignRouteChanged(prefix=prefix, metric=metric, hops=hops):
                 resolver.route_changed(prefix, metric, hops)
                 stale.resolution = True
+                self._forward_again(prefix)
             case ev.ForeignRouteRemoved(prefix=prefix, metric=metric):
                 resolver.route_removed(prefix, metric)
                 stale.resolution = True
+                self._forward_again(prefix)
             case ev.AddressAdded() | ev.AddressRemoved():
                 pass  # connected routes come as routes of the kernel
             case _:
                 raise AssertionError(f"no fact for {event!r}")
 
     # -------------------------------------------------------------- marks
+
+    def _forward_again(self, prefix: Prefix) -> None:
+        if prefix in self._state.selections:
+            self._state.stale.learned[prefix] = None
 
     def _mark(self, prefixes: Iterable[Prefix]) -> None:
         self._state.stale.prefixes.update(dict.fromkeys(prefixes))

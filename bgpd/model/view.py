@@ -86,7 +86,8 @@ class RouteView(msgspec.Struct, frozen=True, kw_only=True):
 
     prefix: str
     kind: str
-    """``own``, ``native``, ``direct``, ``tunnel``, ``fallback``, ``unreachable`` or ``bgp`` (known only from BGP)."""
+    """``own``, ``native``, ``direct``, ``tunnel``, ``fallback``, ``unreachable``, ``bgp`` (known only from BGP), ``foreign`` (another's
+    route stands), ``waiting`` (start-up) or ``unused`` (no usable path)."""
     node: str
     """Owner of the block; empty where the store knows none."""
     reason: str

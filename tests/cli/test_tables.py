@@ -30,7 +30,7 @@ Cease/Administrative Shutdown: ?[31mmaintenance
 
 ROUTES = """\
 Codes: O own block, N native, D direct on the link, T tunnel, F fallback tunnel, U unreachable, B from BGP only,
-       W waiting for facts; * programmed, k kept from before, q pending, r failed
+       K kept route of another, W waiting for facts; * programmed, k kept from before, q pending, r failed
 
     PREFIX          NODE   VIA                                   STATUS            AGE  REASON
 O*  10.42.0.0/26    node1  blackhole                             programmed      3d04h  -

@@ -216,6 +216,21 @@ def test_nothing_is_concluded_from_a_store_that_was_not_read() -> None:
     assert NATIVE[:1] == legs(pipeline, other)
 
 
+def test_default_route_of_another_wins_over_a_default_from_bgp() -> None:
+    """A prefix that the kernel has from DHCP, by hand or as connected is not taken over (law 4), and is ours once that is gone."""
+    default = w.P("0.0.0.0/0")
+    foreign = ev.ForeignRouteChanged(prefix=default, metric=100, hops=(("eth1", w.TOR1),))
+    pipeline = w.feed(w.running(), [foreign, w.learned(w.TOR2, default)])
+    assert RouteKey(default) not in pipeline.tables.kernel
+    assert How.FOREIGN == how(pipeline, default)
+
+    w.feed(pipeline, [ev.ForeignRouteRemoved(prefix=default, metric=100)])
+    assert NATIVE[1:] == legs(pipeline, default)
+
+    w.feed(pipeline, [foreign])
+    assert RouteKey(default) not in pipeline.tables.kernel
+
+
 def test_graceful_restart_keeps_routes_until_its_time_is_over() -> None:
     """A session lost without NOTIFICATION keeps its routes for the restart time (RFC 4724 section 4.2)."""
     pipeline = w.feed(Pipeline(), [w.CONFIGURED, *w.kernel(), *w.store(), ev.StoreSynced(), ev.SpeakerUp()])
@@ -327,6 +342,9 @@ def test_any_order_of_the_same_facts_gives_the_same_tables(data: st.DataObject) 
     lanes += [[event] for event in (*w.kernel(), *w.store(), ev.StoreSynced(), ev.SpeakerUp())]
     lanes.append(w.session(1, w.learned(w.TOR1, w.BLOCK2), w.learned(w.TOR1, w.BLOCK3, last=65003)))
     lanes.append(w.session(2, w.learned(w.TOR2, w.BLOCK2), w.learned(w.TOR2, w.P("192.0.2.0/24"))))
+    elsewhere = w.P("192.0.2.0/24")
+    theirs = ev.ForeignRouteChanged(prefix=elsewhere, metric=5, hops=(("eth1", w.TOR1),))
+    lanes.append([theirs, ev.ForeignRouteRemoved(prefix=elsewhere, metric=5)] if data.draw(st.booleans()) else [theirs])
     detour: list[ev.Event] = [
         ev.LinkChanged(name="eth1", index=1, up=False, mtu_bytes=1500),
         ev.LinkChanged(name="eth1", index=1, up=True, mtu_bytes=1500),

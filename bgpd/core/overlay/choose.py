@@ -22,6 +22,8 @@ class How(StrEnum):
     UNREACHABLE = "unreachable"
     BGP = "bgp"
     """Not a block of ours or of a node we know: BGP alone decides."""
+    FOREIGN = "foreign"
+    """Known from BGP alone, but another's route of the same prefix stands in the kernel: it is kept (law 4)."""
     WAITING = "waiting"
     """Start-up: nothing may be concluded from what is not there yet (law 3)."""
 

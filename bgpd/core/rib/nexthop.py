@@ -60,6 +60,10 @@ class Resolver:
             if not known:
                 self._routes.pop(prefix)
 
+    def knows(self, prefix: Prefix) -> bool:
+        """Whether somebody else has a route of exactly *prefix*."""
+        return prefix in self._routes
+
     def resolve(self, address: Address, default_allowed: bool = False) -> Resolved:
         """Say how *address* is reached. The answer is remembered; :meth:`refresh` tells when it has changed."""
         key = (address, default_allowed)
