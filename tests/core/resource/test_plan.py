@@ -1,0 +1,215 @@
+"""Plans: fields that differ, and what nodes would do about it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from bgpd.core.resource import plan
+from bgpd.core.resource.plan import World, difference, effects
+from bgpd.model.pool import Block
+from bgpd.model.prefix import Prefix
+from tests.core.resource.examples import Resource, resource
+
+pytestmark = pytest.mark.core
+
+NO_MESH = resource("BGPConfiguration", {"nodeToNodeMeshEnabled": False, "asNumber": 64512})
+
+
+def world(*values: Resource, blocks: tuple[Block, ...] = ()) -> World:
+    return World({(value["kind"], value["metadata"]["name"]): value for value in values}, blocks)
+
+
+def node(name: str, **labels: str) -> Resource:
+    address = f"192.0.2.{ord(name[-1]) - 96}/24"
+    return resource("Node", {"bgp": {"ipv4Address": address}}, name, labels=labels)
+
+
+def peer(name: str, **spec: Any) -> Resource:
+    return resource("BGPPeer", spec, name)
+
+
+def pool(**spec: Any) -> Resource:
+    return resource("IPPool", {"cidr": "10.0.0.0/16", **spec}, "main")
+
+
+def block(cidr: str, owner: str | None, in_use: int = 0) -> Block:
+    return Block(cidr=Prefix.parse(cidr), node=owner, in_use=in_use)
+
+
+BLOCKS = (
+    block("10.0.0.64/26", "a", 3),
+    block("10.0.0.0/26", "b"),
+    block("10.9.0.0/26", "c", 1),
+    block("10.0.1.0/26", None),
+)
+
+
+def test_difference_is_told_field_by_field() -> None:
+    """Each field that differs has a line, at any depth; what the store writes by itself has none."""
+    before = resource(
+        "IPPool", {"a": 1, "b": {"c": [1, 2], "d": 2}, "g": [{"h": 1}]}, "p", uid="x", resourceVersion="1"
+    )
+    after = resource("IPPool", {"a": 2, "b": {"c": [1, 3]}, "e": None, "g": [{"h": 1}, {"h": {}}]}, "p", uid="y")
+
+    assert difference(before, after) == [
+        "~ spec.a: 1 -> 2",
+        "~ spec.b.c: [1,2] -> [1,3]",
+        "- spec.b.d: 2",
+        "+ spec.e: null",
+        "+ spec.g[1].h: {}",
+    ]
+    assert difference(before, before) == []
+    assert difference(None, resource("Node", {"a": 1}, "n")) == ["+ spec.a: 1"]
+
+
+def test_peer_adds_a_session_on_each_node_it_selects() -> None:
+    """A peer by selector is a session of each node with such labels; its removal removes them."""
+    nodes = [NO_MESH, node("a", rack="x"), node("b", rack="y"), node("c", rack="x")]
+    tor = peer("tor", nodeSelector="rack == 'x'", peerIP="198.51.100.1", asNumber=65001)
+
+    assert effects(world(*nodes), world(*nodes, tor)) == [
+        "session of a with 198.51.100.1: would be added",
+        "session of c with 198.51.100.1: would be added",
+    ]
+    assert effects(world(*nodes, tor), world(*nodes)) == [
+        "session of a with 198.51.100.1: would be removed",
+        "session of c with 198.51.100.1: would be removed",
+    ]
+
+
+def test_label_moves_a_session() -> None:
+    """A node's label decides about its sessions as much as the peer does."""
+    tor = peer("tor", nodeSelector="rack == 'x'", peerIP="198.51.100.1", asNumber=65001)
+
+    found = effects(world(NO_MESH, tor, node("a", rack="x")), world(NO_MESH, tor, node("a", rack="y")))
+
+    assert found == ["session of a with 198.51.100.1: would be removed"]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"asNumber": 65002}, "AS number of the peer"),
+        ({"localASNumber": 7}, "AS number of the node, localASNumber"),
+        ({"password": {"secretKeyRef": {"name": "a", "key": "b"}}}, "password"),
+        ({"ttlSecurity": 1}, "ttlSecurity"),
+        ({"keepaliveTime": "1s"}, "keepaliveTime"),
+    ],
+)
+def test_session_is_reset_by_what_it_is_made_with(change: dict[str, Any], reason: str) -> None:
+    """A change of what a session is made with resets it, and it is said by what."""
+    spec = {"peerIP": "198.51.100.1", "asNumber": 65001}
+
+    found = effects(
+        world(NO_MESH, node("a"), peer("p", **spec)), world(NO_MESH, node("a"), peer("p", **(spec | change)))
+    )
+
+    assert found == [f"session of a with 198.51.100.1: would be reset ({reason})"]
+
+
+def test_same_as_number_in_another_form_resets_nothing() -> None:
+    """0.65001 and 65001 are one AS number."""
+    spec = {"peerIP": "198.51.100.1", "asNumber": 65001}
+
+    found = effects(
+        world(NO_MESH, node("a"), peer("p", **spec)),
+        world(NO_MESH, node("a"), peer("p", **(spec | {"asNumber": "0.65001", "ttlSecurity": 0}))),
+    )
+
+    assert found == []
+
+
+def test_changed_filter_leaves_the_session() -> None:
+    """A filter's change judges the routes of the sessions that use it anew, and resets none."""
+    tor = peer("p", peerIP="198.51.100.1", asNumber=65001, filters=["f"])
+    rules = [resource("BGPFilter", {"importV4": [{"action": action}]}, "f") for action in ("Accept", "Reject")]
+
+    found = effects(world(NO_MESH, node("a"), tor, rules[0]), world(NO_MESH, node("a"), tor, rules[1]))
+
+    assert found == ["session of a with 198.51.100.1: would stay, its routes judged anew (filters)"]
+
+
+def test_cluster_as_number_resets_sessions_that_rest_on_it() -> None:
+    """Nodes without an AS number of their own have the cluster's."""
+    tor = peer("p", peerIP="198.51.100.1", asNumber=65001)
+    other = resource("BGPConfiguration", {"nodeToNodeMeshEnabled": False, "asNumber": 64513})
+
+    found = effects(world(NO_MESH, node("a"), tor), world(other, node("a"), tor))
+
+    assert found == ["session of a with 198.51.100.1: would be reset (AS number of the node)"]
+
+
+def test_mesh_is_told_pair_by_pair() -> None:
+    """Without a configuration the mesh is on (Calico's default); a route reflector is no member."""
+    reflector = resource("Node", {"bgp": {"routeReflectorClusterID": "1.1.1.1"}}, "r")
+    nodes = [node("a"), node("b"), reflector]
+
+    assert effects(world(*nodes, NO_MESH), world(*nodes)) == [
+        "session of a with node b: would be added",
+        "session of b with node a: would be added",
+    ]
+
+
+def test_peer_of_a_node_stands_before_a_global_one() -> None:
+    """Of two peers with the same far end, the one that names the node counts."""
+    everywhere = peer("z", peerIP="198.51.100.1", asNumber=65001)
+    own = peer("a", node="a", peerIP="198.51.100.1", asNumber=65002)
+
+    assert effects(world(NO_MESH, node("a"), own), world(NO_MESH, node("a"), own, everywhere)) == []
+
+
+def test_peer_selector_joins_nodes() -> None:
+    """A peer selector is a session with each node that it selects, but not with itself."""
+    nodes = [NO_MESH, node("a", rr="1"), node("b")]
+
+    found = effects(world(*nodes), world(*nodes, peer("p", peerSelector="has(rr)")))
+
+    assert found == ["session of b with node a: would be added"]
+
+
+def test_many_sessions_are_counted() -> None:
+    """Beyond the bound, sessions are told by number."""
+    nodes = [NO_MESH, *(node(f"n{index:03}a") for index in range(50))]
+
+    found = effects(world(*nodes), world(*nodes, peer("p", peerIP="198.51.100.1", asNumber=1)))
+
+    assert len(found) == plan.LINES_MAX + 1
+    assert found[-1] == "… and 30 more that would be added"
+
+
+def test_export_withdraws_the_blocks_of_the_pool() -> None:
+    """disableBGPExport withdraws each block of the pool that a node owns, and its end announces them."""
+    before, after = world(pool(), blocks=BLOCKS), world(pool(disableBGPExport=True), blocks=BLOCKS)
+
+    assert effects(before, after) == ["10.0.0.0/26 of b: would be withdrawn", "10.0.0.64/26 of a: would be withdrawn"]
+    assert effects(after, before) == ["10.0.0.0/26 of b: would be announced", "10.0.0.64/26 of a: would be announced"]
+
+
+def test_encapsulation_says_which_blocks_are_reached_anew() -> None:
+    """A mode or a fallback that changes affects the blocks of the pool, and how much depends on them is said."""
+    found = effects(world(pool(), blocks=BLOCKS), world(pool(vxlanMode="Always"), blocks=BLOCKS))
+
+    assert found == [
+        "pool main: 3 blocks of 2 nodes with 3 addresses in use would be reached anew (vxlanMode Never -> Always)"
+    ]
+
+
+def test_pool_that_goes_leaves_its_blocks_alone() -> None:
+    """Deleting or disabling a pool says what becomes of its blocks."""
+    extent = "3 blocks of 2 nodes with 3 addresses in use"
+
+    assert effects(world(pool(), blocks=BLOCKS), world(blocks=BLOCKS)) == [
+        f"pool main: would be gone; {extent} would belong to no pool"
+    ]
+    assert effects(world(pool(), blocks=BLOCKS), world(pool(disabled=True), blocks=BLOCKS)) == [
+        f"pool main: nodes would take no more blocks; {extent} stay as they are"
+    ]
+
+
+def test_default_written_out_changes_nothing() -> None:
+    """A field that says what its absence means has no effect."""
+    written = pool(disabled=False, vxlanMode="Never", blockSize=26, nodeSelector="all()")
+
+    assert effects(world(pool(), blocks=BLOCKS), world(written, blocks=BLOCKS)) == []
