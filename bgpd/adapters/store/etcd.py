@@ -34,7 +34,7 @@ from bgpd.adapters.store.base import (
     check_txn,
     prefix_end,
 )
-from bgpd.adapters.store.etcd_link import OPERATION_S, READ_S, EtcdOptions, Link, Member, Method, Refused, is_cancelling
+from bgpd.adapters.store.etcd_link import READ_S, EtcdOptions, Link, Member, Method, Refused, is_cancelling
 from bgpd.adapters.store.proto import kv_pb2 as kv
 from bgpd.adapters.store.proto import rpc_pb2 as rpc
 
@@ -146,7 +146,7 @@ class EtcdStore:
 
     async def keepalive(self, lease: int) -> None:
         link = self._connected()
-        member = await link.member(asyncio.get_running_loop().time() + OPERATION_S)
+        member = await link.reach()
         call = member.stream(KEEPALIVE, await link.token(member), READ_S)
         try:
             await call.write(rpc.LeaseKeepAliveRequest(ID=lease))
@@ -237,7 +237,7 @@ class _WatchStream:
 
     async def responses(self, first: bytes, end: bytes, revision: int) -> AsyncGenerator[rpc.WatchResponse, None]:
         """Iterate over what the member says, once it has made the watch. Raises Compacted, and Transient where it ends."""
-        member = await self._link.member(asyncio.get_running_loop().time() + OPERATION_S)
+        member = await self._link.reach()
         token = await self._link.token(member)
         self._call = call = member.stream(WATCH, token, None)
         create = rpc.WatchCreateRequest(key=first, range_end=end, start_revision=revision, progress_notify=True)

@@ -172,6 +172,10 @@ class Link:
                     raise failure from error
             await asyncio.sleep(PAUSE_S)
 
+    async def reach(self) -> Member:
+        """Return a member for a stream, as :meth:`member` does within OPERATION_S."""
+        return await self.member(asyncio.get_running_loop().time() + OPERATION_S)
+
     async def member(self, give_up: float) -> Member:
         """Return a reachable member that knows a leader; raises Transient when none was found by *give_up* (the loop's time)."""
         while True:
@@ -216,11 +220,14 @@ class Link:
             self._token = ""
 
     def failed(self, member: Member, error: grpc.aio.AioRpcError) -> Transient:
-        """Doubt the member and go on to the next; return what to raise. Raises Refused for an answer that is an answer."""
+        """Doubt the member and go on to the next; return what to raise.
+
+        Raises what the next member would say as well: Refused for an answer, Transient where the user may not.
+        """
         code, details = error.code(), error.details() or ""
         if code is grpc.StatusCode.PERMISSION_DENIED or details == _NO_USER:
             who = f"user {self._options.user!r}" if self._options.user else "without a user"
-            return Transient(f"{member.address}: {who}: {details}")
+            raise Transient(f"{member.address}: {who}: {details}") from error
         if code in {
             grpc.StatusCode.INVALID_ARGUMENT,
             grpc.StatusCode.OUT_OF_RANGE,
