@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -38,14 +37,14 @@ def open_store(url: str, access: Access = NO_ACCESS) -> Store:
 
     Nothing is read yet: a store that cannot be reached raises Transient at its first use.
     """
-    parts = urlsplit(url)
-    if parts.scheme == "sqlite":
-        if parts.netloc or len(parts.path) < 2 or parts.path.endswith("/"):
+    scheme, rest = _scheme(url), url.partition("://")[2]
+    if scheme == "sqlite":
+        if not rest.startswith("/") or len(rest) < 2 or rest.endswith("/"):
             raise ValueError(f"{without_password(url)!r} names no file: write sqlite:///absolute/path")
-        return SqliteStore(Path(parts.path))
-    if parts.scheme == "memory" and not parts.netloc and not parts.path:
+        return SqliteStore(Path(rest))
+    if scheme == "memory" and url == "memory://":
         return MemoryStore()
-    if parts.scheme in {"etcd", "etcds"}:
+    if scheme in {"etcd", "etcds"}:
         return EtcdStore(_etcd_options(url, access))
     raise ValueError(f"{without_password(url)!r} is not a store: {_FORMS}")
 
@@ -53,7 +52,7 @@ def open_store(url: str, access: Access = NO_ACCESS) -> Store:
 def access_defects(url: str, access: Access) -> list[tuple[str, str]]:
     """Say what is wrong with *access* for the store of a good *url*: the name of a field and what holds instead."""
     given = {name: getattr(access, name) for name in access.__struct_fields__ if getattr(access, name)}
-    scheme = urlsplit(url).scheme
+    scheme = _scheme(url)
     if scheme not in {"etcd", "etcds"}:
         return [(name, "is for a store of etcd; the URL names another") for name in given]
     defects: list[tuple[str, str]] = []
@@ -85,8 +84,13 @@ def without_password(text: str) -> str:
     return re.sub(r"//[^/\s]*@", "//…@", text)
 
 
+def _scheme(url: str) -> str:
+    """Return what stands before ``://``. urllib's splitter is no help: it refuses lists with an IPv6 member, by version of Python."""
+    return url.partition("://")[0]
+
+
 def _etcd_options(url: str, access: Access) -> EtcdOptions:
-    return EtcdOptions(_members(url), tls=urlsplit(url).scheme == "etcds", **msgspec.structs.asdict(access))
+    return EtcdOptions(_members(url), tls=_scheme(url) == "etcds", **msgspec.structs.asdict(access))
 
 
 def _members(url: str) -> tuple[str, ...]:
