@@ -3,7 +3,7 @@
 Laws:
 * A subcommand's module is loaded when it is called: asking a daemon does not pay for importing one.
 * An expected failure is one sentence on stderr, never a traceback. Exit status 1: refused or failed; 2: bad input or
-  bad configuration; 3: the daemon cannot be reached.
+  bad configuration; 3: the daemon or the store cannot be reached.
 * Tables are for people and may change; ``-o json`` is for programs and follows model/view.py.
 """
 
@@ -32,6 +32,16 @@ COMMANDS: Final = {
     "peers": _Place("bgpd.cli.status", "peers", "Show the BGP sessions."),
     "routes": _Place("bgpd.cli.routes", "routes", "Show how prefixes are reached, or all paths of one."),
     "explain": _Place("bgpd.cli.routes", "explain", "Explain how an address or prefix is reached, and why."),
+    "get": _Place("bgpd.cli.resources", "get", "Show resources of the store: pools, peers, filters, nodes, …"),
+    "apply": _Place("bgpd.cli.resources", "apply", "Create or replace resources as files say."),
+    "create": _Place("bgpd.cli.resources", "create", "Create resources; none of them may exist."),
+    "replace": _Place("bgpd.cli.resources", "replace", "Replace resources; all of them must exist."),
+    "delete": _Place("bgpd.cli.resources", "delete", "Delete resources."),
+    "label": _Place("bgpd.cli.resources", "label", "Set and remove labels of a resource."),
+    "validate": _Place("bgpd.cli.resources", "validate", "Check files of resources; the store is not asked."),
+    "plan": _Place("bgpd.cli.plan", "plan", "Show what files of resources would change, and what nodes would do."),
+    "export": _Place("bgpd.cli.resources", "export", "Write all resources as one YAML text."),
+    "import": _Place("bgpd.cli.resources", "import_", "Read an export into the store."),
     "ipam": _Place("bgpd.cli.ipam", "ipam", "Show pools and blocks; assign addresses."),
     "config": _Place("bgpd.cli.config", "config", "Check the configuration."),
     "lab": _Place("bgpd.cli.lab", "lab", "Run a containerlab topology in network namespaces."),
@@ -73,7 +83,7 @@ Completion in bash (zsh and fish likewise), for this shell or in ~/.bashrc:
 
 \b
 Exit status: 1 refused or failed, 2 bad input or bad configuration,
-             3 the daemon cannot be reached.""",
+             3 the daemon or the store cannot be reached.""",
 )
 @click.version_option(bgpd.__version__, prog_name="bgpd", message="%(prog)s %(version)s")
 @click.pass_context

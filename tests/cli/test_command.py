@@ -41,7 +41,7 @@ def test_help(bgpd: Bgpd, arguments: list[str]) -> None:
     assert (result.exit_code, result.stderr) == (0, "")
     assert [name for name in COMMANDS if f"\n  {name} " not in result.stdout] == []
     assert 'eval "$(_BGPD_COMPLETE=bash_source bgpd)"' in result.stdout
-    assert "3 the daemon cannot be reached" in result.stdout
+    assert "3 the daemon or the store cannot be reached" in result.stdout
 
 
 @pytest.mark.parametrize("name", COMMANDS)
