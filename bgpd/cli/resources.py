@@ -28,7 +28,7 @@ from bgpd.adapters.store.resources import (
 )
 from bgpd.cli import manifest
 from bgpd.cli.options import BadInput, Stop
-from bgpd.cli.render import show
+from bgpd.cli.render import printable, show
 from bgpd.cli.resource_tables import table
 from bgpd.cli.store import bad, documents, files, kind_of, on_store, places_of, stores
 from bgpd.core.resource import check, kinds
@@ -84,7 +84,7 @@ async def _get(store: Store, kind: Kind, names: tuple[str, ...]) -> tuple[list[S
 def _show(kind: Kind, found: Sequence[Stored], output: str, *, single: bool) -> None:
     if output == "name":
         for item in found:
-            click.echo(f"{kind.kind.lower()}/{item.name}")
+            click.echo(f"{kind.kind.lower()}/{printable(item.name)}")
     elif output in {"table", "wide"}:
         if found:
             show(table(kind, found, wide=output == "wide"))

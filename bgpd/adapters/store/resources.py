@@ -12,6 +12,7 @@ deleted. IPAMConfiguration ``default`` is a view of ``/calico/ipam/v2/config``.
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -21,7 +22,7 @@ from typing import Any, Final
 import msgspec
 
 from bgpd.adapters.store import keys
-from bgpd.adapters.store.base import TXN_OPS_MAX, Compare, Delete, KeyValue, Put, Store, Write, read_all
+from bgpd.adapters.store.base import TXN_OPS_MAX, Compare, Delete, KeyValue, Put, Store, Transient, Write, read_all
 from bgpd.adapters.store.keys import Malformed
 from bgpd.adapters.store.records import block_from, block_view
 from bgpd.core.resource import kinds
@@ -33,6 +34,10 @@ from bgpd.core.resource.pools import IPPOOL, ipam_spec, ipam_stored
 from bgpd.model.pool import Block
 from bgpd.model.prefix import Prefix
 
+READ_BACK_MAX: Final = 3
+"""Readings after a transaction of unknown outcome: a member that is slow to commit has done so by then."""
+READ_BACK_PAUSE_S: Final = 0.5
+"""Pause between them: an election of etcd's takes about a second."""
 VIEW_NAME: Final = "default"
 """Name of the one resource of a kind that is a view."""
 
@@ -208,11 +213,40 @@ async def prepare(
 
 
 async def commit(store: Store, prepared: Prepared) -> None:
-    """Write a prepared change in one transaction; raises Conflict, Transient, and ValueError where it does not fit one."""
-    if prepared.writes and not (await store.txn(prepared.compares, prepared.writes)).succeeded:
+    """Write a prepared change in one transaction; raises Conflict, Transient, and ValueError where it does not fit one.
+
+    A transaction whose outcome is unknown is read back; Transient then says whether it is known to be absent.
+    """
+    if not prepared.writes:
+        return
+    try:
+        made = (await store.txn(prepared.compares, prepared.writes)).succeeded
+    except Transient as error:
+        if not await _stands(store, prepared, error):
+            raise Transient(f"{error.reason}; read back: the change does not stand in the store") from error
+        return
+    if not made:
         raise Conflict(
             "something that the change rests on has changed meanwhile: nothing was written; look and try again"
         )
+
+
+async def _stands(store: Store, prepared: Prepared, unknown: Transient) -> bool:
+    """Whether the store holds what a transaction of *unknown* outcome was to write; all of it or nothing does."""
+    for attempt in range(READ_BACK_MAX):
+        try:
+            for write in prepared.writes:
+                item = await store.get(write.key)
+                if (item.value if item is not None else None) != (write.value if isinstance(write, Put) else None):
+                    break
+            else:
+                return True
+        except Transient:
+            if attempt == READ_BACK_MAX - 1:
+                raise Transient(f"{unknown.reason}; it is unknown whether the change was made") from unknown
+        if attempt < READ_BACK_MAX - 1:
+            await asyncio.sleep(READ_BACK_PAUSE_S)
+    return False
 
 
 # ------------------------------------------------------------------ parts of prepare

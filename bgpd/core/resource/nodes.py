@@ -75,8 +75,6 @@ NODE: Final = Kind(
 # ------------------------------------------------------------------ FelixConfiguration
 
 ROUTE_TABLES_MAX: Final = 0xFFFFFFFF
-_RESERVED_TABLES: Final = range(253, 256)
-"""default, main, local (include/uapi/linux/rtnetlink.h)."""
 
 
 def _port_range(value: Any) -> str:
@@ -95,8 +93,6 @@ def _tables(one: Spec) -> Broken:
     low, high = one["min"], one["max"]
     if low > high:
         yield "min", f"must not be larger than max ({high})"
-    elif any(low <= table <= high for table in _RESERVED_TABLES):
-        yield "min", "the range must not hold the kernel's own tables 253 to 255"
 
 
 def _sources(spec: Spec) -> Broken:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from bgpd.adapters.store import keys
-from bgpd.adapters.store.base import TXN_OPS_MAX, Put, Store
+from bgpd.adapters.store import keys, records
+from bgpd.adapters.store.base import TXN_OPS_MAX, Compare, Put, Store, Transient, TxnResult, Write
 from bgpd.adapters.store.keys import Malformed
 from bgpd.adapters.store.memory import MemoryStore
 from bgpd.adapters.store.resources import (
@@ -34,9 +35,9 @@ from bgpd.adapters.store.transact import claim_block, ensure_pool
 from bgpd.core.resource import check, kinds
 from bgpd.core.resource.check import Document
 from bgpd.core.resource.kind import Kind
-from bgpd.core.resource.merge import completed
+from bgpd.core.resource.merge import completed, created
 from bgpd.core.resource.pools import ipam_stored
-from bgpd.model.pool import Block, Pool
+from bgpd.model.pool import Block, Fallback, Mode, Pool
 from bgpd.model.prefix import Prefix
 from tests.core.resource.examples import EVERY_FIELD, Resource, resource, resources
 
@@ -371,6 +372,93 @@ def test_kinds_of_others_are_counted(on_store: OnStore) -> None:
         assert await foreign_keys(store) == 1
 
     on_store(work)
+
+
+class Doubtful(MemoryStore):
+    """A store whose answer to a transaction is lost, once it was made or before it was sent."""
+
+    made = True
+
+    async def txn(self, compares: Sequence[Compare], writes: Sequence[Write]) -> TxnResult:
+        if self.made:
+            await super().txn(compares, writes)
+        raise Transient("no answer in time")
+
+
+def test_unknown_outcome_is_read_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A change whose answer was lost counts as made if it stands in the store, and as failed if not."""
+    monkeypatch.setattr("bgpd.adapters.store.resources.READ_BACK_PAUSE_S", 0.0)
+
+    async def work() -> None:
+        store = Doubtful()
+        await change(store, Verb.CREATE, POOL)
+        await change(store, Verb.APPLY, gone=(Removal(kinds.IPPOOL, "p"),))
+        store.made = False
+        with pytest.raises(Transient, match="no answer in time; read back: the change does not stand in the store"):
+            await change(store, Verb.CREATE, POOL)
+
+    asyncio.run(work())
+
+
+def maybe(*values: object) -> st.SearchStrategy[object]:
+    """An optional field: absent, null, or one of *values*."""
+    return st.sampled_from([ABSENT, None, *values])
+
+
+ABSENT = object()
+MODES = ("", "Never", "Always", "CrossSubnet")
+
+
+@given(
+    st.fixed_dictionaries(
+        {
+            "cidr": st.sampled_from(["10.0.0.0/16", "fd00::/64"]),
+            "blockSize": maybe(0),
+            "vxlanMode": maybe(*MODES),
+            "disabled": maybe(True, False),
+            "disableBGPExport": maybe(True, False),
+            "assignmentMode": maybe("", "Automatic", "Manual"),
+        }
+    ),
+    maybe({}, {"bgpd.io/fallback": "VXLAN"}, {"bgpd.io/fallback": "None", "x": ""}),
+)
+def test_daemons_view_of_a_pool_agrees(spec: dict[str, Any], annotations: Any) -> None:
+    """Whatever pool is accepted, the daemon reads from the stored value what the document means."""
+    spec = {name: value for name, value in spec.items() if value is not ABSENT}
+    metadata = {"name": "p"} | ({} if annotations is ABSENT else {"annotations": annotations})
+    found = document(resource("IPPool", spec) | {"metadata": metadata})
+
+    pool = records.pool_from("key", "p", msgspec.json.encode(created(kinds.IPPOOL, found.resource, "u", "t")))
+
+    fallback = metadata.get("annotations") or {}
+    assert pool == Pool(
+        name="p",
+        cidr=Prefix.parse(spec["cidr"]),
+        block_size=122 if ":" in spec["cidr"] else 26,
+        vxlan_mode=Mode(spec.get("vxlanMode") or "Never"),
+        disabled=bool(spec.get("disabled")),
+        automatic=(spec.get("assignmentMode") or "Automatic") == "Automatic",
+        disable_bgp_export=bool(spec.get("disableBGPExport")),
+        fallback=Fallback(fallback["bgpd.io/fallback"]) if fallback else None,
+    )
+
+
+@given(resources(kinds.NODE))
+def test_daemon_reads_any_node(value: Resource) -> None:
+    """Whatever Node is accepted, the daemon can read it."""
+    node = records.node_from("key", "n", msgspec.json.encode(created(kinds.NODE, value, "u", "t")))
+
+    assert node.asn == (value["spec"].get("bgp") or {}).get("asNumber")
+
+
+@given(resources(kinds.IPAMCONFIGURATION))
+def test_daemon_reads_any_ipam_configuration(value: Resource) -> None:
+    """The daemon reads from the stored IPAM configuration what the resource says."""
+    config = records.ipam_config_from(
+        msgspec.json.encode(ipam_stored(completed(kinds.IPAMCONFIGURATION, value["spec"])))
+    )
+
+    assert config == records.IpamConfig(value["spec"]["autoAllocateBlocks"], value["spec"]["maxBlocksPerHost"])
 
 
 @settings(max_examples=150, deadline=None)
