@@ -275,6 +275,32 @@ def final(events: list[Event]) -> dict[str, Pool]:
     return pools
 
 
+def test_a_member_without_a_quorum_is_not_believed(cluster: Etcd, options: EtcdOptions) -> None:
+    """A single member that is left neither reads nor writes nor watches for us, and says why; with a second one all goes on."""
+
+    async def main() -> None:
+        store = EtcdStore(options)
+        first = (await store.txn((), (Put("/t/a", b"1"),))).revision
+        async with aclosing(store.watch("/t/", first)) as changes:
+            assert first == (await anext(changes))[0]
+            for member in cluster.members[1:]:
+                member.end(signal.SIGKILL)
+            with pytest.raises(Transient):
+                await anext(changes)
+        for attempt in (store.get("/t/a"), store.txn((), (Put("/t/a", b"2"),))):
+            with pytest.raises(Transient) as raised:
+                await attempt
+        assert f"{cluster.members[0].address}: etcdserver: no leader" in raised.value.reason
+        cluster.members[1].start()
+        await asyncio.to_thread(cluster.wait_healthy, cluster.members[:2])
+        held = await store.get("/t/a")
+        assert held is not None
+        assert held.mod_revision == (first if held.value == b"1" else first + 1)
+        await store.close()
+
+    asyncio.run(main())
+
+
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[Host]:
     made = Host("etcd", tmp_path, "node1", "10.0.0.1")

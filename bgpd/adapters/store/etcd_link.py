@@ -1,7 +1,7 @@
 """The way to an etcd cluster: members, which of them is asked, TLS, the user's token, and what an error means.
 
 Theory of operation. Each member has a channel of its own, and one member is the present one. Before a request is sent, the
-present member is known to be reachable and to have a leader (its Status says so, whenever there was reason to doubt);
+present member is known to be reachable and to have a leader (it is asked for its Status whenever there was reason to doubt);
 else the members after it are asked in turn. So a dead member costs a request some milliseconds, and a write is sent only
 to a member that can commit it. A write that fails once sent is not repeated: nobody knows whether it was made.
 
@@ -265,16 +265,14 @@ class Link:
             index = (self._present + offset) % len(self._members)
             member = self._members[index]
             try:
-                status = await member.ask(STATUS, rpc.StatusRequest(), "", PROBE_S)
-                reason = "" if status.leader else "it knows of no leader"
+                await member.ask(STATUS, rpc.StatusRequest(), "", PROBE_S)
             except grpc.aio.AioRpcError as error:
-                reason = error.details() or error.code().name
-            if not reason:
-                member.doubted = False
-                self._present = index
-                self._failure = ""
-                return True
-            reasons.append(f"{member.address}: {reason}")
+                reasons.append(f"{member.address}: {error.details() or error.code().name}")
+                continue
+            member.doubted = False
+            self._present = index
+            self._failure = ""
+            return True
         self._failure = "; ".join(reasons)
         return False
 
@@ -297,7 +295,7 @@ def is_token_refused(error: grpc.aio.AioRpcError) -> bool:
 
 
 def metadata(token: str) -> tuple[tuple[str, str], ...]:
-    """Return what goes with each call: the token, and for watches that the member must know a leader."""
+    """Return what goes with each call: the token, and that a member without a leader is to refuse it, or to end it then."""
     return (("hasleader", "true"), *((("token", token),) if token else ()))
 
 
