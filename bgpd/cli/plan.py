@@ -12,7 +12,7 @@ from bgpd.adapters.store.resources import Outcome, Removal, Verb, blocks, list_r
 from bgpd.cli.options import output
 from bgpd.cli.render import GOOD, WARN, printable, show_json
 from bgpd.cli.store import documents, files, on_store, stores
-from bgpd.core.resource import kinds
+from bgpd.core.resource import check, kinds
 from bgpd.core.resource.check import Document, Resource
 from bgpd.core.resource.plan import World, difference, effects
 
@@ -33,6 +33,8 @@ class ChangeView(msgspec.Struct, frozen=True):
 class PlanView(msgspec.Struct, frozen=True):
     changes: tuple[ChangeView, ...]
     effects: tuple[str, ...]
+    ignored: tuple[str, ...] = ()
+    """Stored resources that break rules, and which are therefore not reckoned with."""
 
 
 @click.command()
@@ -58,9 +60,13 @@ async def _plan(store: Store, wanted: Sequence[Document], *, gone: bool) -> Plan
     removals = [Removal(one.kind, one.name) for one in wanted] if gone else []
     prepared = await prepare(store, Verb.APPLY, [] if gone else wanted, removals, force=True)
     known: dict[tuple[str, str], Resource] = {}
+    ignored: list[str] = []
     for kind in kinds.KINDS:
         for item in (await list_resources(store, kind)).items:
-            known[kind.kind, item.name] = item.resource
+            if check.read("", item.resource)[0] is None:
+                ignored.append(f"{kind.kind} {item.name}")
+            else:
+                known[kind.kind, item.name] = item.resource
     held = await blocks(store)
     after = dict(known)
     for outcome in prepared.outcomes:
@@ -69,7 +75,7 @@ async def _plan(store: Store, wanted: Sequence[Document], *, gone: bool) -> Plan
         else:
             after[outcome.kind.kind, outcome.name] = outcome.after
     changes = tuple(_change(outcome) for outcome in prepared.outcomes)
-    return PlanView(changes, tuple(effects(World(known, held), World(after, held))))
+    return PlanView(changes, tuple(effects(World(known, held), World(after, held))), tuple(ignored))
 
 
 def _change(outcome: Outcome) -> ChangeView:
@@ -78,6 +84,8 @@ def _change(outcome: Outcome) -> ChangeView:
 
 
 def _show(view: PlanView) -> None:
+    for title in view.ignored:
+        click.echo(f"bgpd: {printable(title)} is stored, but breaks rules: it is not reckoned with", err=True)
     for change in view.changes:
         word = "unchanged" if change.action == "unchanged" else f"would be {change.action}"
         click.echo(f"{change.kind} {printable(change.name)}: {word}")

@@ -60,7 +60,7 @@ def _peer_node(spec: Effective) -> Cell:
 
 def _rule_count(spec: Effective) -> Cell:
     names = ("exportV4", "importV4", "exportV6", "importV6")
-    return ",".join(f"{name}={len(spec[name])}" for name in names if spec.get(name))
+    return ",".join(f"{name}={len(spec[name])}" for name in names if isinstance(spec.get(name), list))
 
 
 _FIELDS: Final[dict[str, Sequence[_Field]]] = {

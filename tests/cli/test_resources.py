@@ -12,9 +12,9 @@ import yaml
 from click.testing import CliRunner, Result
 
 from bgpd.adapters.store.base import Put, Store
-from bgpd.adapters.store.keys import block_key
+from bgpd.adapters.store.keys import RESOURCES, block_key
 from bgpd.adapters.store.open import open_store
-from bgpd.adapters.store.resources import list_resources
+from bgpd.adapters.store.resources import key_of, list_resources
 from bgpd.adapters.store.watch import StoreSource
 from bgpd.cli import manifest
 from bgpd.cli.main import cli
@@ -307,6 +307,70 @@ def test_plan_tells_fields_and_effects(bgpd: Run, url: str) -> None:
     assert good(bgpd("plan", "-f", "-", stdin=POOL)) == "IPPool main: unchanged\n"
     assert bad(bgpd("delete", "ippool", "main"))[0] == 1
     assert good(bgpd("delete", "ippool", "main", "--force")) == "IPPool main: deleted\n"
+
+
+JUNK = ["x", 7, [1], {"a": 1}, True]
+
+
+@pytest.mark.parametrize("junk", JUNK, ids=str)
+def test_what_others_stored_wrongly_breaks_nothing(bgpd: Run, url: str, junk: object) -> None:
+    """Values of the wrong kind in stored resources are shown as they are; plans and changes of others go on."""
+
+    async def work(store: Store) -> None:
+        for kind in kinds.KINDS:
+            if not kind.view:
+                value = {"metadata": {"name": "bad"}, "spec": dict.fromkeys(kind.spec.shapes, junk)}
+                await store.txn([], [Put(key_of(kind, "bad"), json.dumps(value).encode())])
+
+    on(url, work)
+    peer = "apiVersion: projectcalico.org/v3\nkind: BGPPeer\nmetadata: {name: p}\nspec: {peerSelector: all()}\n"
+
+    for kind in kinds.KINDS:
+        for form in ("wide", "yaml"):
+            assert bgpd("get", kind.kind, "-o", form).exit_code == 0
+    planned = bgpd("plan", "-f", "-", stdin=POOL + "---\n" + peer)
+    assert planned.exit_code == 0
+    assert "BGPPeer bad is stored, but breaks rules: it is not reckoned with\n" in planned.stderr
+    assert bgpd("apply", "-f", "-", stdin=POOL + "---\n" + peer).exit_code == 0
+    assert good(bgpd("delete", "filter", "bad")) == "BGPFilter bad: deleted\n"
+
+
+def test_export_says_what_it_leaves_out(bgpd: Run, url: str) -> None:
+    """Resources of other kinds are counted on stderr, and a value that cannot be read ends with status 1."""
+    on(url, lambda store: store.txn([], [Put(RESOURCES + "networkpolicies/a/b", b"{}")]))
+    good(bgpd("apply", "-f", "-", stdin=POOL))
+
+    result = bgpd("export")
+    on(url, lambda store: store.txn([], [Put(RESOURCES + "nodes/n", b"{")]))
+    broken = bgpd("export")
+
+    assert (result.exit_code, result.stderr) == (
+        0,
+        "bgpd: 1 resources of kinds that bgpd does not manage were left out\n",
+    )
+    assert (broken.exit_code, broken.stdout) == (1, result.stdout)
+    assert (
+        "a stored value cannot be used and was left out: /calico/resources/v3/projectcalico.org/nodes/n"
+        in broken.stderr
+    )
+
+
+def test_peers_far_ends_are_shown(bgpd: Run) -> None:
+    """The peers' table shows what each has a session with, and on which nodes."""
+    peers = "---\n".join(
+        f"apiVersion: projectcalico.org/v3\nkind: BGPPeer\nmetadata: {{name: {name}}}\nspec: {{{spec}}}\n"
+        for name, spec in (
+            ("a", "peerIP: 192.0.2.1, asNumber: 1.10, node: n"),
+            ("b", "localWorkloadSelector: has(x), asNumber: 65001"),
+        )
+    )
+    good(bgpd("apply", "-f", "-", stdin=peers))
+
+    assert [line.split() for line in good(bgpd("get", "bgpp")).splitlines()] == [
+        ["NAME", "PEERIP", "NODE", "ASN"],
+        ["a", "192.0.2.1", "n", "1.10"],
+        ["b", "workloads", "has(x)", "all()", "65001"],
+    ]
 
 
 def test_daemon_reads_the_pool_that_apply_wrote(bgpd: Run, url: str) -> None:

@@ -253,4 +253,9 @@ def needed(
     gone = {name for kind, name in deleted if kind is BGPFILTER and (kind.kind, name) not in after}
     for (kind, name), resource in sorted(after.items(), key=lambda item: item[0]):
         if kind == BGPPEER.kind:
-            yield from ((one, name) for one in _spec(resource).get("filters") or [] if one in gone)
+            named = _spec(resource).get("filters")
+            yield from (
+                (one, name)
+                for one in (named if isinstance(named, list) else [])
+                if isinstance(one, str) and one in gone
+            )

@@ -213,3 +213,22 @@ def test_default_written_out_changes_nothing() -> None:
     written = pool(disabled=False, vxlanMode="Never", blockSize=26, nodeSelector="all()")
 
     assert effects(world(pool(), blocks=BLOCKS), world(written, blocks=BLOCKS)) == []
+
+
+def test_pool_without_blocks_is_told_by_name() -> None:
+    """Where a pool has no block yet, what would hold for its blocks is said of the pool."""
+    assert effects(world(), world(pool())) == ["pool main: nodes could take blocks of 10.0.0.0/16"]
+    assert effects(world(), world(pool(), blocks=BLOCKS))[0].endswith("with 3 addresses in use stand there already")
+    assert effects(world(pool()), world(pool(disableBGPExport=True))) == [
+        "pool main: blocks would no longer be announced"
+    ]
+    assert effects(world(pool()), world(pool(nodeSelector="has(x)"))) == [
+        'pool main: other blocks would be given by nodeSelector "has(x)"; its blocks (there is none yet) stay as they are'
+    ]
+
+
+def test_large_mesh_is_told_as_a_whole() -> None:
+    """Beyond the bound of pairs, the mesh is told by the number of its nodes."""
+    nodes = [node(f"n{index:03}a") for index in range(plan.MESH_NODES_MAX + 1)]
+
+    assert effects(world(*nodes, NO_MESH), world(*nodes)) == ["the mesh of 301 nodes would be turned on"]
