@@ -340,7 +340,10 @@ def test_a_user_without_tls_is_for_this_machine_only(tmp_path):
     assert load(written(tmp_path, text.replace(",HOST", ""))).store.user == "u"
 
 
-@pytest.mark.parametrize("url", ["etcd://u:hush@x:1", "etcds://u:hu@sh@x:1", "redis://u:hush@x", "sqlite://u:hush@x/y"])
+@pytest.mark.parametrize(
+    "url",
+    ["etcd://u:hush@x:1", "etcds://u:hu@sh@x:1", "etcds://u:hu/sh@x:1", "redis://u:hush@x", "sqlite://u:hush@x/y"],
+)
 def test_a_password_in_a_url_is_refused_and_not_repeated(tmp_path, url):
     """A URL with a user is refused, and no message has the password."""
     where, value, rule = one_defect(tmp_path, MINIMAL + f'[store]\nurl = "{url}"')

@@ -80,8 +80,8 @@ def access_defects(url: str, access: Access) -> list[tuple[str, str]]:
 
 
 def without_password(text: str) -> str:
-    """Return a text, such as a URL, with what stands before an "@" of an authority left out: it may be a password."""
-    return re.sub(r"//[^/\s]*@", "//…@", text)
+    """Return a text, such as a URL, with what stands before its last "@" left out: it may be a password."""
+    return re.sub(r"//\S*@", "//…@", text)
 
 
 def _scheme(url: str) -> str:
