@@ -45,7 +45,24 @@ class _PoolSpec(msgspec.Struct, rename="camel"):
     vxlan_mode: str | None = None
     disabled: bool = False
     disable_bgp_export: bool = msgspec.field(default=False, name="disableBGPExport")
-    assignment_mode: str = "Automatic"
+    assignment_mode: str | None = None
+    ipip_mode: str | None = None
+    node_selector: str | None = None
+    namespace_selector: str | None = None
+    allowed_uses: list[str] | None = None
+
+    def drawn_from(self) -> bool:
+        """Whether nodes take blocks by themselves: assigned automatically, and without a condition that we do not judge yet.
+
+        A selector or mode that we passed over would give a block to a node that the operator meant to leave out (law 7).
+        """
+        return (
+            (self.assignment_mode or "Automatic") == "Automatic"
+            and (self.node_selector or "all()").replace(" ", "") == "all()"
+            and not self.namespace_selector
+            and (not self.allowed_uses or "Workload" in self.allowed_uses)
+            and (self.ipip_mode or "Never") == "Never"
+        )
 
 
 class _Metadata(msgspec.Struct):
@@ -72,7 +89,7 @@ def pool_from(key: str, name: str, value: bytes) -> Pool:
         block_size=size,
         vxlan_mode=_member(key, "vxlanMode", Mode, spec.vxlan_mode or Mode.NEVER),
         disabled=spec.disabled,
-        automatic=spec.assignment_mode in {"", "Automatic"},
+        automatic=spec.drawn_from(),
         disable_bgp_export=spec.disable_bgp_export,
         fallback=None if fallback is None else _member(key, FALLBACK_ANNOTATION, Fallback, fallback),
     )

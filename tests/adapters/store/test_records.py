@@ -82,6 +82,27 @@ def test_a_pool_is_read_with_its_defaults():
     assert records.pool_from("k", "p", b'{"spec": {"cidr": "fd00::/64", "vxlanMode": ""}}').block_size == 122
 
 
+@pytest.mark.parametrize(
+    ("spec", "drawn"),
+    [
+        ({}, True),
+        ({"nodeSelector": "all()"}, True),
+        ({"nodeSelector": ""}, True),
+        ({"allowedUses": ["Workload", "Tunnel"]}, True),
+        ({"nodeSelector": "rack == 'a'"}, False),
+        ({"namespaceSelector": "team == 'a'"}, False),
+        ({"allowedUses": ["Tunnel"]}, False),
+        ({"ipipMode": "Always"}, False),
+        ({"assignmentMode": "Manual"}, False),
+    ],
+)
+def test_a_pool_with_a_condition_that_is_not_judged_yet_is_not_drawn_from(spec, drawn):
+    """A node takes no block by itself from a pool whose selectors, uses or IPIP mode it cannot honour (law 7)."""
+    value = msgspec.json.encode({"spec": {"cidr": "10.0.0.0/16", **spec}})
+
+    assert drawn == records.pool_from("k", "p", value).automatic
+
+
 def test_a_pool_is_read_whole():
     """Each field that decisions depend on is read, the annotation of the fallback included."""
     value = (
