@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import select
 import signal
 import time
 from collections import Counter
@@ -334,7 +335,40 @@ def test_the_daemon_outlives_its_store(host: Host) -> None:
         assert host.ready()
 
 
+def test_a_daemon_that_starts_without_its_store_keeps_what_the_kernel_has(host: Host) -> None:
+    """Killed and started again while etcd is away, the daemon changes no route, then or when etcd returns (laws 3 and 5)."""
+    with Etcd(within=("ip", "netns", "exec", host.netns.name)) as etcd:
+        url = f'url = "etcd://{etcd.members[0].address}"'
+        host.config.write_text(re.sub("url = .*", url, host.config.read_text()))
+        before = host.routes()
+        host.start()
+        wait(lambda: host.ready() and len(host.routes()) > len(before), host)
+        wait(lambda: not host.netns.ip_json("-6", "address", "show", "tentative"), host)
+        running = host.routes()
+        etcd.members[0].end(signal.SIGTERM)
+        host.end(signal.SIGKILL)
+
+        with host.netns.start("ip", "monitor", "route", "nexthop") as monitor:
+            assert monitor.stdout is not None
+            try:
+                host.start()
+                wait(lambda: _store(host)[0].startswith("lost: "), host)
+                status = host.ask("status")
+                assert isinstance(status, dict)
+                assert ("store-wait", ["store"]) == (status["phase"]["name"], status["phase"]["waiting_for"])
+                assert running == host.routes()
+
+                etcd.members[0].start()
+                wait(host.ready, host)
+                assert running == host.routes()
+                heard, _, _ = select.select([monitor.stdout], [], [], 0.5)
+                assert [] == heard, monitor.stdout.readline()
+            finally:
+                monitor.kill()
+
+
 def _store(host: Host) -> tuple[str, float]:
     status = host.ask("status")
-    assert isinstance(status, dict)
+    if not isinstance(status, dict):
+        return "no daemon answers", 0.0
     return status["store"], status["store_since"]
