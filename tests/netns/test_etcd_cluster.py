@@ -250,8 +250,10 @@ def test_compaction_under_a_disconnected_watcher_reads_anew(cluster: Etcd, optio
 
     events, notices, _ = asyncio.run(main())
 
-    assert {"store.compacted"} == {notice.name for notice in notices}
-    assert not any(isinstance(event, StoreLost) for event in events)
+    # Back within WATCH_LOST_S the watch itself meets the compaction; later (a busy machine) the store was told as lost, and the reading
+    # that follows begins after it. Both end in one reading anew.
+    lost = [event for event in events if isinstance(event, StoreLost)]
+    assert ({"store.compacted"}, 0) == ({n.name for n in notices}, len(lost)) or ([], 1) == (notices, len(lost))
     told = [event for event in events if isinstance(event, PoolChanged | PoolRemoved)]
     assert ["p0", "p3", "p1", "p5"] == [
         event.pool.name if isinstance(event, PoolChanged) else event.name for event in told
