@@ -2,9 +2,82 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 import msgspec
 
 from bgpd.model.prefix import Address, Family
+
+
+class PeerKind(StrEnum):
+    """Where a peer comes from (Calico's sources of sessions, and the node's own file)."""
+
+    CONFIGURED = "configured"
+    """The node's file."""
+    MESH = "mesh"
+    """The node-to-node mesh."""
+    GLOBAL = "global"
+    """A BGPPeer without a node."""
+    NODE = "node"
+    """A BGPPeer of one node."""
+    REVERSE = "reverse"
+    """The other end of a BGPPeer whose ``peerSelector`` chose this node."""
+    WORKLOAD = "workload"
+    """A BGPPeer with a ``localWorkloadSelector``."""
+
+
+class NextHopMode(StrEnum):
+    """The next hop that a peer is told (``nextHopMode`` of a BGPPeer)."""
+
+    AUTO = "Auto"
+    """Ours towards eBGP peers, else the route's own (RFC 4271 section 5.1.3)."""
+    SELF = "Self"
+    KEEP = "Keep"
+
+
+class Role(StrEnum):
+    """Our side's role in the session (RFC 9234 section 4)."""
+
+    PROVIDER = "provider"
+    CUSTOMER = "customer"
+    RS = "rs"
+    RS_CLIENT = "rs-client"
+    PEER = "peer"
+
+
+class SecretRef(msgspec.Struct, frozen=True):
+    """Names a secret (``passwordSecretRef`` of a BGPPeer); the secret itself is in no model, table or recording."""
+
+    name: str
+    key: str
+
+
+class MaxPrefix(msgspec.Struct, frozen=True):
+    """How many prefixes a peer may send (RFC 4486 section 4)."""
+
+    limit: int
+    """Prefixes of all families; one more ends the session."""
+    warn_percent: int = 75
+    """Share of the limit from which on a notice is given; 0 gives none."""
+    restart_s: int = 0
+    """How long the session then stays down; 0 until it is reset by hand."""
+
+
+class PeerPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """What we do with a peer's routes and with what it is sent: a change of this resets no session."""
+
+    kind: PeerKind = PeerKind.CONFIGURED
+    filters: tuple[str, ...] = ()
+    """Names of the BGPFilters, in their order."""
+    next_hop_mode: NextHopMode = NextHopMode.AUTO
+    allowed_own_asns: int = 0
+    """How often our own AS may be in a received path (``numAllowedLocalASNumbers``)."""
+    reflector_cluster: Address | None = None
+    """We reflect (RFC 4456) with this cluster id, and the peer is our client."""
+    max_prefix: MaxPrefix | None = None
+    role: Role | None = None
+    hold_reason: str = ""
+    """Why there must be no session; empty if there is no reason."""
 
 
 class Peer(msgspec.Struct, frozen=True, kw_only=True):
@@ -17,6 +90,9 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True):
     local_address: Address
     local_asn: int
     port: int = 179
+    """The neighbor's, to connect to."""
+    listen_port: int = 179
+    """Ours, for the neighbor to connect to; 0 accepts no connection."""
     hold_time_s: int = 90
     """Offered hold time; 0 (no keepalives) or at least 3 (RFC 4271 section 4.2)."""
     graceful_restart_s: int = 120
@@ -26,6 +102,18 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True):
     """Wait for the neighbor to connect."""
     multihop_ttl: int = 0
     """Outgoing TTL for a neighbor that is not on a link of ours; 0 for a directly connected one."""
+    ttl_security: int = 0
+    """GTSM (RFC 5082): the neighbor is at most so many hops away, 1 on our own link; 0 turns it off."""
+    interface: str = ""
+    """Link that a link-local or not yet known (unnumbered) address is on."""
+    password: SecretRef | None = None
+    """TCP-MD5 (RFC 2385)."""
+    add_path_receive: bool = False
+    """Take several paths of a prefix (RFC 7911)."""
+    extended_next_hop: bool = False
+    """IPv4 routes may have IPv6 next hops (RFC 8950)."""
+    policy: PeerPolicy = PeerPolicy()
+    """Left at its default in the table of neighbors, where it would be no change of a session."""
 
     @property
     def is_external(self) -> bool:
@@ -55,6 +143,12 @@ class SessionOpen(msgspec.Struct, frozen=True, kw_only=True):
     enhanced_refresh: bool = False
     """RFC 7313: the neighbor marks begin and end of a refresh."""
     graceful_restart: GracefulRestart | None = None
+    add_path: tuple[Family, ...] = ()
+    """Families of which the neighbor wants to send several paths (RFC 7911)."""
+    extended_next_hop: bool = False
+    """The neighbor takes IPv6 next hops of IPv4 routes (RFC 8950)."""
+    capabilities: tuple[int, ...] = ()
+    """Codes of all that it offered (RFC 5492), in ascending order."""
 
 
 class Notification(msgspec.Struct, frozen=True):

@@ -96,12 +96,26 @@ class Route(msgspec.Struct, frozen=True):
 
 
 class Announcement(msgspec.Struct, frozen=True):
-    """A route of our own to announce: the value of an adj-rib-out entry. The next hop is the session's local address."""
+    """A route to announce: the value of an adj-rib-out entry."""
 
     origin: Origin = Origin.IGP
     med: int | None = None
     communities: tuple[int, ...] = ()
     large_communities: tuple[tuple[int, int, int], ...] = ()
+    next_hop: Address | None = None
+    """None for the session's local address."""
+    as_path: tuple[AsSegment, ...] = ()
+    """Without the AS that an eBGP session puts in front (its ``local_asn``): the speaker adds it."""
+    local_pref: int | None = None
+    """Of iBGP only; None is DEFAULT_LOCAL_PREF there."""
+    extended_communities: tuple[bytes, ...] = ()
+    """RFC 4360, 8 bytes each."""
+    originator_id: Address | None = None
+    cluster_list: tuple[Address, ...] = ()
+    atomic_aggregate: bool = False
+    aggregator: tuple[int, Address] | None = None
+    unknown: tuple[UnknownAttribute, ...] = ()
+    """Transitive ones of a reflected route, passed on."""
 
 
 def community_text(value: int) -> str:

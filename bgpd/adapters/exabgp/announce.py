@@ -14,30 +14,21 @@ The rule: ``actual`` holds what ExaBGP is known to announce in the sessions that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
+from bgpd.adapters.exabgp.announcement import held, unfit, words
 from bgpd.adapters.exabgp.commands import Commands, SpeakerGone
 from bgpd.adapters.exabgp.source import Session
-from bgpd.model.prefix import Address, Prefix
-from bgpd.model.route import Announcement, Origin
+from bgpd.model.peer import Peer
+from bgpd.model.prefix import Address, Family, Prefix
+from bgpd.model.route import Announcement
 
 Key = tuple[Address, Prefix]
 
 BATCH_PREFIXES = 400
 """Prefixes of one command: some 16 KiB of text, which ExaBGP reads in one go."""
-
-_COMMUNITIES = {
-    "graceful-shutdown": 0xFFFF0000,
-    "blackhole": 0xFFFF029A,
-    "no-export": 0xFFFFFF01,
-    "no-advertise": 0xFFFFFF02,
-    "no-export-subconfed": 0xFFFFFF03,
-    "no-peer": 0xFFFFFF04,
-}
-_FOREIGN = Announcement(communities=(0,))
-"""Stands for what we cannot read back: it equals nothing that is desired, so it is announced anew or withdrawn."""
 
 
 class _Out(msgspec.Struct):
@@ -91,10 +82,10 @@ class AdjRibOutTarget:
             return
         if out is None or self._sessions.get(peer) is not out:
             return
-        held = dict(_held(reply.lines, peer))
-        self.actual.update({(peer, prefix): announcement for prefix, announcement in held.items()})
+        found = dict(filter(None, (held(line, out.session.configured) for line in reply.lines)))
+        self.actual.update({(peer, prefix): announcement for prefix, announcement in found.items()})
         out.read_back = True
-        self.drifted([(peer, prefix) for prefix in self._asked.pop(peer, {}) | dict.fromkeys(held)])
+        self.drifted([(peer, prefix) for prefix in self._asked.pop(peer, {}) | dict.fromkeys(found)])
 
     # -------------------------------------------------------------- the reconciler's side
 
@@ -107,7 +98,7 @@ class AdjRibOutTarget:
             if out is None or not out.read_back:
                 self._asked.setdefault(peer, {})[prefix] = None
                 continue
-            reason = _unfit(out.session, prefix) if value is not None else ""
+            reason = _unfit(out.session, prefix, value) if value is not None else ""
             if reason:
                 refused[peer, prefix] = reason
             elif value is not None or (peer, prefix) in self.actual:
@@ -144,7 +135,9 @@ class AdjRibOutTarget:
 
     async def _send(self, peer: Address, value: Announcement | None, prefixes: list[Prefix]) -> dict[Key, str]:
         out = self._sessions.get(peer)
-        reply = await self._commands.run(_command(peer, value, prefixes))
+        if out is None:
+            return {}  # read back at the next PeerUp
+        reply = await self._commands.run(_command(out.session.configured, value, prefixes))
         if self._sessions.get(peer) is not out:
             return {}  # the session changed meanwhile: read back
         if reply.done:
@@ -162,89 +155,17 @@ class AdjRibOutTarget:
         return refused
 
 
-def _unfit(session: Session, prefix: Prefix) -> str:
+def _unfit(session: Session, prefix: Prefix, value: Announcement) -> str:
     if prefix.family not in session.families:
         return f"the session carries no {prefix.family}"
-    if prefix.family is not session.peer.family:
-        return f"the session has no {prefix.family} address to be the next hop"
-    return ""
+    hop = value.next_hop or session.configured.local_address
+    if prefix.family is not hop.family and not (prefix.family is Family.IPV4 and session.extended_next_hop):
+        return f"{hop} cannot be the next hop of {prefix.family} in this session"
+    return unfit(value)
 
 
-def _command(peer: Address, value: Announcement | None, prefixes: Iterable[Prefix]) -> str:
+def _command(peer: Peer, value: Announcement | None, prefixes: Iterable[Prefix]) -> str:
     nlri = " ".join(map(str, prefixes))
     if value is None:
-        return f"neighbor {peer} withdraw attributes next-hop self nlri {nlri}"
-    words = ["next-hop self", f"origin {value.origin.name.lower()}"]
-    if value.med is not None:
-        words.append(f"med {value.med}")
-    if value.communities:
-        words.append(f"community [ {' '.join(f'{item >> 16}:{item & 0xFFFF}' for item in value.communities)} ]")
-    if value.large_communities:
-        words.append(f"large-community [ {' '.join(f'{a}:{b}:{c}' for a, b, c in value.large_communities)} ]")
-    return f"neighbor {peer} announce attributes {' '.join(words)} nlri {nlri}"
-
-
-# ------------------------------------------------------------------ read-back
-
-
-class _Nlri(msgspec.Struct):
-    prefix: str
-
-
-class _Attributes(msgspec.Struct, rename={"large_community": "large-community"}):
-    origin: str = ""
-    med: int | None = None
-    community: tuple[str, ...] = ()
-    large_community: tuple[str, ...] = ()
-
-
-class _HeldRoute(msgspec.Struct):
-    nlri: _Nlri
-    attributes: _Attributes
-
-
-class _HeldPeer(msgspec.Struct):
-    address: str
-
-
-class _HeldLine(msgspec.Struct):
-    peer: _HeldPeer
-    route: _HeldRoute
-
-
-_held_decoder = msgspec.json.Decoder(_HeldLine)
-
-
-def _held(lines: Iterable[bytes], peer: Address) -> Iterator[tuple[Prefix, Announcement]]:
-    """Read the answer to ``show adj-rib out``; its filter is a search in text, so other peers' lines may be among it."""
-    for line in lines:
-        try:
-            held = _held_decoder.decode(line)
-            if Address.parse(held.peer.address) == peer:
-                yield Prefix.parse(held.route.nlri.prefix), _announcement(held.route.attributes)
-        except (msgspec.MsgspecError, ValueError):
-            continue  # not a route
-
-
-def _announcement(attributes: _Attributes) -> Announcement:
-    try:
-        return Announcement(
-            origin=Origin[attributes.origin.upper()],
-            med=attributes.med,
-            communities=tuple(map(_community, attributes.community)),
-            large_communities=tuple(map(_large, attributes.large_community)),
-        )
-    except (KeyError, ValueError):
-        return _FOREIGN
-
-
-def _community(text: str) -> int:
-    if text in _COMMUNITIES:
-        return _COMMUNITIES[text]
-    high, _, low = text.partition(":")
-    return int(high) << 16 | int(low)
-
-
-def _large(text: str) -> tuple[int, int, int]:
-    first, second, third = map(int, text.split(":"))
-    return first, second, third
+        return f"neighbor {peer.address} withdraw attributes next-hop self nlri {nlri}"
+    return f"neighbor {peer.address} announce attributes {words(value, peer)} nlri {nlri}"

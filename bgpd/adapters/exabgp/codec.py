@@ -609,8 +609,10 @@ def _encode_attributes(attributes: Attributes, classic: bool) -> bytes:
 
 _CAP_MULTIPROTOCOL = 1
 _CAP_REFRESH = 2
+_CAP_NEXT_HOP = 5
 _CAP_GRACEFUL = 64
 _CAP_ASN4 = 65
+_CAP_ADD_PATH = 69
 _CAP_ENHANCED_REFRESH = 70
 
 
@@ -632,7 +634,8 @@ def decode_open(body: bytes) -> Opened:
     asn = int.from_bytes(body[1:3], "big")
     families = []
     graceful = None
-    asn4 = False
+    asn4 = extended = False
+    add_path: list[Family] = []
     codes = {code for code, _ in capabilities}
     for code, value in capabilities:
         if code == _CAP_MULTIPROTOCOL and len(value) == 4 and value[3] == _UNICAST:
@@ -643,6 +646,10 @@ def decode_open(body: bytes) -> Opened:
             asn4, asn = True, int.from_bytes(value, "big")
         elif code == _CAP_GRACEFUL and len(value) >= 2:
             graceful = _graceful(value)
+        elif code == _CAP_ADD_PATH:
+            add_path += _sends_paths(value)
+        elif code == _CAP_NEXT_HOP:
+            extended = extended or _takes_ipv6_hops(value)
     if _CAP_MULTIPROTOCOL not in codes:
         families = [Family.IPV4]
     answer = SessionOpen(
@@ -653,8 +660,25 @@ def decode_open(body: bytes) -> Opened:
         route_refresh=_CAP_REFRESH in codes,
         enhanced_refresh=_CAP_ENHANCED_REFRESH in codes,
         graceful_restart=graceful,
+        add_path=tuple(sorted(set(add_path))),
+        extended_next_hop=extended,
+        capabilities=tuple(sorted(codes)),
     )
     return Opened(answer, asn4)
+
+
+def _sends_paths(value: bytes) -> list[Family]:
+    """Read the families that the neighbor sends several paths of (RFC 7911 section 4: 2 sends, 3 does both)."""
+    return [
+        _FAMILIES[value[at + 1]]
+        for at in range(0, len(value) - 3, 4)
+        if value[at] == 0 and value[at + 1] in _FAMILIES and value[at + 2] == _UNICAST and value[at + 3] in (2, 3)
+    ]
+
+
+def _takes_ipv6_hops(value: bytes) -> bool:
+    """Tell whether IPv4 unicast with IPv6 next hops is among the triples (RFC 8950 section 4)."""
+    return bytes((0, 1, 0, _UNICAST, 0, 2)) in (value[at : at + 6] for at in range(0, len(value), 6))
 
 
 def _pairs(data: bytes, step: int) -> list[tuple[int, bytes]]:

@@ -74,17 +74,30 @@ def _section(mode: Mode, router_id: Address, peer: Peer) -> str:
         "passive": "true" if peer.passive else "false",
     }
     if peer.passive:
-        settings["listen"] = peer.port
+        settings["listen"] = peer.listen_port
     else:
         settings["connect"] = peer.port
-    if peer.multihop_ttl:
+    if peer.ttl_security:  # RFC 5082: sent with 255, and received with no less than the hops allow
+        settings |= {"outgoing-ttl": 255, "incoming-ttl": 256 - peer.ttl_security}
+    elif peer.multihop_ttl:
         settings["outgoing-ttl"] = peer.multihop_ttl
+    if peer.interface:
+        settings["source-interface"] = peer.interface
     lines = "".join(f"  {name} {value};\n" for name, value in settings.items())
-    graceful = f"    graceful-restart {peer.graceful_restart_s};\n" if peer.graceful_restart_s else ""
+    capabilities = ["asn4 enable", "route-refresh enable", "extended-message enable"]
+    more = ""
+    if peer.graceful_restart_s:
+        capabilities.append(f"graceful-restart {peer.graceful_restart_s}")
+    if peer.add_path_receive:
+        capabilities.append("add-path receive")
+    if peer.extended_next_hop:
+        capabilities.append("nexthop enable")
+        more = "  nexthop {\n    ipv4 unicast ipv6;\n  }\n"
+    capability = "".join(f"    {item};\n" for item in capabilities)
     return (
         f"neighbor {peer.address} {{\n{lines}"
-        f"  capability {{\n    asn4 enable;\n    route-refresh enable;\n    extended-message enable;\n{graceful}  }}\n"
-        f"  family {{\n{families}  }}\n"
+        f"  capability {{\n{capability}  }}\n"
+        f"  family {{\n{families}  }}\n{more}"
         f"  api {{\n    processes [ bgpd ];\n    neighbor-changes;\n"
         f"    receive {{\n      {receive};\n      update;\n      open;\n      notification;\n      refresh;\n    }}\n"
         f"    send {{\n      {receive};\n      notification;\n    }}\n  }}\n}}"

@@ -44,10 +44,13 @@ class Session(msgspec.Struct):
     """An established session."""
 
     peer: Address
+    configured: Peer
     opened: Opened
     context: DecodeContext
     families: tuple[Family, ...]
     """Offered by both."""
+    extended_next_hop: bool
+    """IPv4 routes may have IPv6 next hops, offered by both (RFC 8950)."""
     heard: float
     """When the last UPDATE came (monotonic seconds)."""
 
@@ -139,8 +142,20 @@ class Source:
         self._notifications.pop(peer, None)
         self._refused.pop(peer, None)
         families = tuple(family for family in configured.families if family in opened.open.families)
-        context = DecodeContext(asn4=opened.asn4, external=configured.is_external)
-        session = self.sessions[peer] = Session(peer, opened, context, families, time.monotonic())
+        context = DecodeContext(
+            asn4=opened.asn4,
+            add_path=opened.open.add_path if configured.add_path_receive else (),
+            external=configured.is_external,
+        )
+        session = self.sessions[peer] = Session(
+            peer=peer,
+            configured=configured,
+            opened=opened,
+            context=context,
+            families=families,
+            extended_next_hop=configured.extended_next_hop and opened.open.extended_next_hop,
+            heard=time.monotonic(),
+        )
         self.on_up(session)
         await self._deliver(PeerUp(peer, opened.open))
 
