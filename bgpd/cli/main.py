@@ -9,22 +9,13 @@ Laws:
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Final, NamedTuple
+from typing import Final
 
 import click
-from click.shell_completion import CompletionItem
 
 import bgpd
-
-
-class _Place(NamedTuple):
-    """Where a subcommand is defined, and what the list of commands says about it."""
-
-    module: str
-    attribute: str
-    summary: str
-
+from bgpd.cli.lazy import Lazy
+from bgpd.cli.lazy import Place as _Place
 
 COMMANDS: Final = {
     "run": _Place("bgpd.cli.run", "run", "Run the daemon in the foreground."),
@@ -42,39 +33,16 @@ COMMANDS: Final = {
     "plan": _Place("bgpd.cli.plan", "plan", "Show what files of resources would change, and what nodes would do."),
     "export": _Place("bgpd.cli.resources", "export", "Write all resources as one YAML text."),
     "import": _Place("bgpd.cli.resources", "import_", "Read an export into the store."),
-    "ipam": _Place("bgpd.cli.ipam", "ipam", "Show pools and blocks; assign addresses."),
+    "ipam": _Place("bgpd.cli.ipam", "ipam", "Show, check and change what is known about addresses."),
     "config": _Place("bgpd.cli.config", "config", "Check the configuration."),
     "lab": _Place("bgpd.cli.lab", "lab", "Run a containerlab topology in network namespaces."),
     "version": _Place("bgpd.cli.version", "version", "Show the version."),
 }
 
 
-class _Lazy(click.Group):
-    """A group that loads a subcommand when it is called, and lists them without loading any."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
-        place = COMMANDS.get(cmd_name)
-        if place is None:
-            return None
-        command = getattr(import_module(place.module), place.attribute)
-        assert isinstance(command, click.Command), f"{place.module}.{place.attribute} is no click command"
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, place.summary) for name, place in COMMANDS.items()])
-
-    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        names = [name for name in COMMANDS if name.startswith(incomplete)]
-        items = [CompletionItem(name, help=COMMANDS[name].summary) for name in names]
-        return items + click.Command.shell_complete(self, ctx, incomplete)
-
-
 @click.group(
-    cls=_Lazy,
+    cls=Lazy,
+    places=COMMANDS,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="""\b

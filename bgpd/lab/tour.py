@@ -26,9 +26,11 @@ from typing import IO, Any, TypeVar
 
 import msgspec
 
+from bgpd.core.ipam.census import PoolUsage
 from bgpd.lab import flows, run, state
 from bgpd.lab.topology import TopologyError
-from bgpd.model.view import BlockView, PeerView, PoolView, RouteView, StatusView
+from bgpd.model.view import PeerView, RouteView, StatusView
+from bgpd.model.wire import from_builtin
 
 WAIT_S = 40.0
 """Longest wait of a step: hold time 9 s, restore_after_s 3, router's reconnect some seconds, on a machine twice too busy."""
@@ -137,7 +139,7 @@ class Tour:
     def ask(self, node: state.NodeState, type_: type[T], *words: str) -> T | None:
         """Ask a node's daemon; None while it does not answer."""
         done = run.inside(node, ("bgpd", *words, "-o", "json"), check=False)
-        return msgspec.json.decode(done.stdout, type=type_) if done.returncode == 0 else None
+        return msgspec.json.decode(done.stdout, type=type_, dec_hook=from_builtin) if done.returncode == 0 else None
 
     def kernel(self, node: state.NodeState, *words: str) -> Any:
         """Ask a node's kernel."""
@@ -265,13 +267,12 @@ class Tour:
         self.screen.title("Blocks: one for each node, from one pool; routes: every node learns the others'")
 
         def claimed() -> bool:
-            pools = self.ask(self.nodes[0], list[PoolView], "ipam", "show") or []
-            found: list[BlockView] = [block for pool in pools for block in pool.blocks if block.node]
-            self.blocks = {block.node: block.cidr for block in found}
+            pools = self.ask(self.nodes[0], list[PoolUsage], "ipam", "show") or []
+            self.blocks = {block.node: str(block.cidr) for pool in pools for block in pool.blocks if block.node}
             return {node.name for node in self.nodes} <= set(self.blocks)
 
         so = self.wait("a block for each node", claimed)
-        self.show(self.nodes[0], "bgpd", "ipam", "show")
+        self.show(self.nodes[0], "bgpd", "ipam", "show", "--show-blocks")
         self.need(f"{len(self.blocks)} nodes have a block: {', '.join(sorted(self.blocks.values()))}", so, *self.nodes)
 
         def two_legs(node: state.NodeState) -> bool:

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from bgpd.api.client import Client, Unreachable
-from bgpd.model.view import ExplainView, PeerView, PoolView, RouteView, StatusView
+from bgpd.model.view import ExplainView, PeerView, RouteView, StatusView
 
 pytestmark = pytest.mark.netns
 
@@ -93,7 +93,6 @@ def ask(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         ("explain 10.42.0.1", ExplainView),
         ("explain 10.42.0.0/16", ExplainView),
         ("explain 2001:db8::1", ExplainView),
-        ("ipam show", list[PoolView]),
     ],
 )
 @pytest.mark.parametrize("form", ["json", "table"])

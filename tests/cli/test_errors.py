@@ -17,7 +17,6 @@ ASKING = [
     ["routes"],
     ["routes", "10.42.0.0/26"],
     ["explain", "10.42.0.1"],
-    ["ipam", "show"],
     ["ipam", "assign", "--handle", "w"],
 ]
 

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from bgpd.api.protocol import AssignView
-from bgpd.model.view import ExplainView, PeerView, PoolView, RouteView, StatusView
-from tests.api.fake import EXPLAIN, NATIVE, PEERS, POOLS, ROUTES, STATUS, FakeViews
+from bgpd.model.view import ExplainView, PeerView, RouteView, StatusView
+from tests.api.fake import EXPLAIN, NATIVE, PEERS, ROUTES, STATUS, FakeViews
 from tests.cli.conftest import Bgpd
 
 pytestmark = pytest.mark.netns
@@ -24,7 +24,6 @@ pytestmark = pytest.mark.netns
         (["routes", "10.42.0.64/26"], list[RouteView], [NATIVE]),
         (["routes", "192.0.2.0/24"], list[RouteView], []),
         (["explain", "10.42.0.65"], ExplainView, EXPLAIN),
-        (["ipam", "show"], list[PoolView], POOLS),
         (["ipam", "assign", "--handle", "w1"], AssignView, AssignView("10.42.0.7")),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) and value and isinstance(value[0], str) else "",

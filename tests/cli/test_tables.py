@@ -71,15 +71,6 @@ Last changes, newest first:
   05:44:00 fallback: no session has a path
 """
 
-POOLS = """\
-POOL  CIDR              BLOCK           NODE   AFFINITY      SIZE  IN USE     FREE
-main  10.42.0.0/16      -               -      -            65536      65    65471
-main  10.42.0.0/16      10.42.0.0/26    node1  confirmed       64      64        0
-main  10.42.0.0/16      10.42.0.64/26   node2  pending         64       1       63
-main  10.42.0.0/16      10.42.0.128/26  -      -               64       0       64
-six   2001:db8:42::/64  -               -      -          1.8e+19       0  1.8e+19
-"""
-
 
 @pytest.mark.parametrize(
     ("arguments", "golden"),
@@ -90,7 +81,6 @@ six   2001:db8:42::/64  -               -      -          1.8e+19       0  1.8e+
         (["routes", "10.42.0.64/26"], ROUTE),
         (["explain", "10.42.0.65"], EXPLAIN),
         (["explain", "10.42.0.64/26", "-o", "table"], EXPLAIN),
-        (["ipam", "show"], POOLS),
         (["ipam", "assign", "--handle", "w1", "-o", "table"], "10.42.0.7\n"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -110,12 +100,11 @@ def test_plain_table(bgpd: Bgpd, views: FakeViews, arguments: list[str], golden:
         (["peers"], "no peer is configured\n"),
         (["routes"], "there are no routes\n"),
         (["routes", "10.42.0.64/26"], "10.42.0.64/26 is not in the table\n"),
-        (["ipam", "show"], "there is no pool\n"),
     ],
 )
 def test_nothing_to_show_is_said(bgpd: Bgpd, views: FakeViews, arguments: list[str], sentence: str) -> None:
     """An empty answer is said on stderr, so that stdout stays empty for programs; it is no failure."""
-    views.routes_held, views.peers_held, views.pools_held = [], [], []
+    views.routes_held, views.peers_held = [], []
 
     result = bgpd(*arguments)
 

@@ -1,0 +1,227 @@
+"""Reading everything that is stored about addresses, as of one revision, for people who look at it (core/ipam/census.py).
+
+It reads the whole of IPAM, a page at a time. Nothing that a daemon does for a claim or an assignment goes through here.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from bgpd.adapters.store import keys
+from bgpd.adapters.store.base import KeyValue, Store, read_all
+from bgpd.adapters.store.keys import Malformed
+from bgpd.adapters.store.records import affinity_from, block_from, handle_from, pool_from
+from bgpd.core.ipam.block import HOST
+from bgpd.core.ipam.census import Census, StoredAffinity, StoredBlock, StoredHandle, StoredNode
+from bgpd.core.ipam.tunnel import TunnelKind
+from bgpd.model.pool import Pool
+from bgpd.model.prefix import Address, Prefix, parse_interface
+
+VIRTUALS: Final = keys.IPAM + "virtual/"
+RESERVATIONS: Final = keys.RESOURCES + "ipreservations/"
+ENDPOINTS: Final = keys.RESOURCES + "workloadendpoints/"
+CLUSTER: Final = keys.RESOURCES + "clusterinformations/default"
+
+
+class _Draft:
+    """Owns what was read so far."""
+
+    def __init__(self) -> None:
+        self.pools: list[Pool] = []
+        self.reservations: list[Prefix] = []
+        self.blocks: list[StoredBlock] = []
+        self.affinities: list[StoredAffinity] = []
+        self.handles: dict[str, StoredHandle] = {}
+        self.nodes: dict[str, StoredNode] = {}
+        self.endpoints: dict[Address, str] = {}
+        self.endpoint_nodes: set[str] = set()
+        self.unreadable: list[tuple[str, str]] = []
+
+    def node(self, name: str, **changes: Any) -> None:
+        self.nodes[name] = msgspec.structs.replace(self.nodes.get(name, StoredNode()), **changes)
+
+
+async def take(store: Store) -> Census:
+    """Read the census. Raises Transient, and Compacted where writers outrun the reading."""
+    draft = _Draft()
+    revision = (await store.range(keys.IPAM, limit=1)).revision
+    readers = (
+        (keys.POOLS, _pool),
+        (RESERVATIONS, _reservation),
+        (keys.NODES, _node),
+        (keys.OUR_NODES, _ours),
+        (ENDPOINTS, _endpoint),
+        (keys.HOSTS, _affinity),
+        (VIRTUALS, _affinity),
+        (keys.BLOCKS, _block),
+        (keys.HANDLES, _handle),
+    )
+    for prefix, reader in readers:
+        async for item in read_all(store, prefix, revision):
+            try:
+                reader(draft, item)
+            except Malformed as error:
+                draft.unreadable.append((error.key, error.defect))
+    guid, ready = await _cluster(store)
+    return Census(
+        revision=revision,
+        pools=tuple(draft.pools),
+        reservations=tuple(draft.reservations),
+        blocks=tuple(draft.blocks),
+        affinities=tuple(draft.affinities),
+        handles=draft.handles,
+        nodes=draft.nodes,
+        endpoints=draft.endpoints,
+        endpoint_nodes=frozenset(draft.endpoint_nodes),
+        unreadable=tuple(draft.unreadable),
+        cluster_guid=guid,
+        locked=not ready,
+    )
+
+
+def _pool(draft: _Draft, item: KeyValue) -> None:
+    draft.pools.append(pool_from(item.key, item.key.removeprefix(keys.POOLS), item.value))
+
+
+def _block(draft: _Draft, item: KeyValue) -> None:
+    about = keys.parse(item.key)
+    if not isinstance(about, keys.BlockKey):
+        raise Malformed(item.key, "the key names no block")
+    try:
+        draft.blocks.append(StoredBlock(about.cidr, block_from(item.key, about.cidr, item.value)))
+    except Malformed as error:
+        draft.blocks.append(StoredBlock(about.cidr, None, error.defect))
+
+
+def _affinity(draft: _Draft, item: KeyValue) -> None:
+    virtual = item.key.startswith(VIRTUALS)
+    key = keys.HOSTS + item.key.removeprefix(VIRTUALS) if virtual else item.key
+    about = keys.parse(key)
+    if not isinstance(about, keys.AffinityKey):
+        raise Malformed(item.key, "the key names no block")
+    state = affinity_from(item.key, about.node, about.cidr, item.value).state
+    draft.affinities.append(
+        StoredAffinity(about.cidr, f"virtual:{about.node}" if virtual else HOST + about.node, state)
+    )
+
+
+def _handle(draft: _Draft, item: KeyValue) -> None:
+    name = item.key.removeprefix(keys.HANDLES)
+    draft.handles[name] = StoredHandle(handle_from(item.key, name, item.value), item.mod_revision)
+
+
+# ------------------------------------------------------------------ who uses addresses
+
+
+class _Bgp(msgspec.Struct):
+    ipip: str | None = msgspec.field(default=None, name="ipv4IPIPTunnelAddr")
+
+
+class _Wireguard(msgspec.Struct):
+    ipv4: str | None = msgspec.field(default=None, name="interfaceIPv4Address")
+    ipv6: str | None = msgspec.field(default=None, name="interfaceIPv6Address")
+
+
+class _NodeSpec(msgspec.Struct):
+    bgp: _Bgp | None = None
+    wireguard: _Wireguard | None = None
+    vxlan: str | None = msgspec.field(default=None, name="ipv4VXLANTunnelAddr")
+    vxlan_v6: str | None = msgspec.field(default=None, name="ipv6VXLANTunnelAddr")
+
+
+class _NodeResource(msgspec.Struct):
+    spec: _NodeSpec | None = None
+
+
+def tunnel_addresses(key: str, value: bytes) -> dict[TunnelKind, Address]:
+    """Read the tunnel addresses of a Node resource; raises Malformed."""
+    spec = _decode(key, value, _NodeResource).spec or _NodeSpec()
+    bgp, wireguard = spec.bgp or _Bgp(), spec.wireguard or _Wireguard()
+    texts = {
+        TunnelKind.IPIP: bgp.ipip,
+        TunnelKind.VXLAN: spec.vxlan,
+        TunnelKind.VXLAN_V6: spec.vxlan_v6,
+        TunnelKind.WIREGUARD: wireguard.ipv4,
+        TunnelKind.WIREGUARD_V6: wireguard.ipv6,
+    }
+    try:
+        return {kind: parse_interface(text)[0] for kind, text in texts.items() if text}
+    except ValueError as error:
+        raise Malformed(key, f"a tunnel address: {error}") from error
+
+
+def _node(draft: _Draft, item: KeyValue) -> None:
+    name = item.key.removeprefix(keys.NODES)
+    draft.node(name, resource=True)
+    draft.node(name, tunnels=tunnel_addresses(item.key, item.value))
+
+
+def _ours(draft: _Draft, item: KeyValue) -> None:
+    about = keys.parse(item.key)
+    if isinstance(about, keys.AliveKey):
+        draft.node(about.name, alive=True)
+
+
+class _EndpointSpec(msgspec.Struct):
+    node: str = ""
+    networks: list[str] | None = msgspec.field(default=None, name="ipNetworks")
+
+
+class _Endpoint(msgspec.Struct):
+    spec: _EndpointSpec | None = None
+
+
+def _endpoint(draft: _Draft, item: KeyValue) -> None:
+    spec = _decode(item.key, item.value, _Endpoint).spec or _EndpointSpec()
+    draft.endpoint_nodes.add(spec.node)
+    try:
+        for network in spec.networks or ():
+            draft.endpoints[parse_interface(network)[0]] = item.key.removeprefix(ENDPOINTS)
+    except ValueError as error:
+        raise Malformed(item.key, f"ipNetworks: {error}") from error
+
+
+# ------------------------------------------------------------------ what bars addresses
+
+
+class _ReservationSpec(msgspec.Struct):
+    cidrs: list[str] | None = msgspec.field(default=None, name="reservedCIDRs")
+
+
+class _Reservation(msgspec.Struct):
+    spec: _ReservationSpec | None = None
+
+
+def _reservation(draft: _Draft, item: KeyValue) -> None:
+    spec = _decode(item.key, item.value, _Reservation).spec or _ReservationSpec()
+    try:
+        for text in spec.cidrs or ():
+            address, _ = parse_interface(text)
+            draft.reservations.append(Prefix.parse(text) if "/" in text else Prefix.of(address, address.family.bits))
+    except ValueError as error:
+        raise Malformed(item.key, f"reservedCIDRs: {error}") from error
+
+
+class _ClusterSpec(msgspec.Struct):
+    guid: str = msgspec.field(default="", name="clusterGUID")
+    ready: bool | None = msgspec.field(default=None, name="datastoreReady")
+
+
+class _Cluster(msgspec.Struct):
+    spec: _ClusterSpec | None = None
+
+
+async def _cluster(store: Store) -> tuple[str, bool]:
+    """Return the cluster's id, and whether its store is open for changes; it is where nothing says otherwise."""
+    item = await store.get(CLUSTER)
+    spec = (_decode(item.key, item.value, _Cluster).spec if item else None) or _ClusterSpec()
+    return spec.guid, spec.ready is not False
+
+
+def _decode(key: str, value: bytes, kind: type[Any]) -> Any:
+    try:
+        return msgspec.json.decode(value, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Malformed(key, str(error)) from error

@@ -1,0 +1,245 @@
+"""``bgpd ipam`` on an SQLite store, with no daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from bgpd.adapters.store import keys
+from bgpd.adapters.store.base import Delete, Put, Store
+from bgpd.adapters.store.open import open_store
+from bgpd.adapters.store.transact import assign_address, claim_block, ensure_pool
+from bgpd.cli.main import cli
+from bgpd.model.pool import Pool
+from bgpd.model.prefix import Address, Prefix
+
+pytestmark = pytest.mark.adapter
+
+Run = Callable[..., Result]
+POOL = Pool(name="main", cidr=Prefix.parse("10.65.0.0/24"))
+NODE = b'{"kind":"Node","metadata":{"name":"n"},"spec":{}}'
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite://{tmp_path}/store.db"
+
+
+@pytest.fixture
+def bgpd(url: str, tmp_path: Path) -> Run:
+    """Run ``bgpd ipam ARGUMENTS`` in this process, on a store of its own."""
+
+    def run(*arguments: str) -> Result:
+        environment = {
+            "BGPD_STORE": url,
+            "BGPD_CONFIG": str(tmp_path / "bgpd.toml"),
+            "BGPD_SOCKET": str(tmp_path / "s"),
+        }
+        return CliRunner().invoke(cli, ["ipam", *arguments], prog_name="bgpd", env=environment)
+
+    return run
+
+
+def at(url: str, work: Callable[[Store], Awaitable[Any]]) -> Any:
+    """Do something on the store."""
+
+    async def main() -> Any:
+        store = open_store(url)
+        try:
+            return await work(store)
+        finally:
+            await store.close()
+
+    return asyncio.run(main())
+
+
+@pytest.fixture
+def address(url: str) -> Address:
+    """A pool, a block of node n, and an address of it."""
+
+    async def work(store: Store) -> Address:
+        await ensure_pool(store, POOL)
+        await claim_block(store, POOL, "n")
+        await store.txn((), (Put(keys.node_key("n"), NODE),))
+        found = await assign_address(store, "n", "h", {"pod": "web", "namespace": "shop"})
+        assert isinstance(found, Address)
+        return found
+
+    return at(url, work)
+
+
+def good(result: Result) -> str:
+    assert (result.exit_code, result.stderr) == (0, "")
+    return result.stdout
+
+
+def lines(text: str) -> list[list[str]]:
+    """Cells of each line of a table."""
+    return [[cell.strip() for cell in line.split("  ") if cell] for line in text.splitlines()]
+
+
+def test_show_has_calicoctls_columns(bgpd: Run, address: Address) -> None:
+    """Pools are shown with numbers and shares, blocks under them where asked for; JSON has the exact numbers."""
+    block = Prefix.of(address, 26)
+    titles = ["GROUPING", "CIDR", "IPS TOTAL", "IPS IN USE", "IPS RESERVED", "IPS FREE"]
+    pool = ["IP Pool", "10.65.0.0/24", "256", "1 (0%)", "0 (0%)", "255 (99%)"]
+    own = ["Block", str(block), "64", "1 (1%)", "0 (0%)", "63 (98%)"]
+
+    assert [titles, pool] == lines(good(bgpd("show")))
+    assert [titles, pool, own] == lines(good(bgpd("show", "--show-blocks")))
+    (shown,) = json.loads(good(bgpd("show", "-o", "json")))
+    assert ("main", "10.65.0.0/24", 255, 1) == (
+        shown["name"],
+        shown["cidr"],
+        shown["usage"]["free"],
+        len(shown["blocks"]),
+    )
+    assert ("host:n", "confirmed") == (shown["blocks"][0]["owner"], shown["blocks"][0]["affinity"])
+
+
+def test_nothing_to_show_is_said(bgpd: Run, url: str) -> None:
+    """An empty answer is said on stderr and is no failure; as JSON it is an empty list."""
+    at(url, lambda store: store.get("/"))
+
+    assert ("", "there is no pool\n", 0) == parts(bgpd("show"))
+    assert ("", "no address is borrowed\n", 0) == parts(bgpd("show", "--show-borrowed"))
+    assert "[]\n" == good(bgpd("show", "-o", "json"))
+
+
+def parts(result: Result) -> tuple[str, str, int]:
+    return result.stdout, result.stderr, result.exit_code
+
+
+def test_show_borrowed_names_borrower_and_owner(bgpd: Run, url: str, address: Address) -> None:
+    """A borrowed address has a row: who uses it, whose block it is, for what."""
+    key = keys.block_key(Prefix.of(address, 26))
+
+    async def lend(store: Store) -> None:
+        item = await store.get(key)
+        assert item is not None
+        await store.txn((), (Put(key, item.value.replace(b'"node":"n"', b'"node":"other"')),))
+
+    at(url, lend)
+    table = lines(good(bgpd("show", "--show-borrowed")))
+    (row,) = json.loads(good(bgpd("show", "--show-borrowed", "-o", "json")))
+
+    assert ["IP", "BORROWING-NODE", "BLOCK", "BLOCK OWNER", "TYPE", "ALLOCATED-TO"] == table[0]
+    assert [str(address), "other", str(Prefix.of(address, 26)), "n", "pod", "shop/web"] == table[1]
+    assert table[1] == [str(value) for value in row.values()]
+
+
+def test_show_ip_says_who_has_it(bgpd: Run, address: Address) -> None:
+    """One address is shown with its state, block, holder and attributes; an address of no pool as such."""
+    shown = json.loads(good(bgpd("show", "--ip", str(address), "-o", "json")))
+    text = good(bgpd("show", "--ip", str(address)))
+
+    assert ("in use", "h", "n", "main") == (shown["state"], shown["handle"], shown["block_owner"], shown["pool"])
+    assert {"node": "n", "pod": "web", "namespace": "shop"} == shown["attributes"]
+    assert f"{address} is in use" in text
+    assert "web" in text
+    states = {
+        str(Address(address + 1)): "free",
+        str(Address(POOL.cidr.network + (address - POOL.cidr.network + 64) % 256)): "unclaimed",
+        "192.0.2.1": "outside",
+    }
+    assert states == {ip: json.loads(good(bgpd("show", "--ip", ip, "-o", "json")))["state"] for ip in states}
+
+
+def test_show_ip_knows_reserved_addresses(bgpd: Run, url: str, address: Address) -> None:
+    """A reserved address is shown as reserved, and pools count it."""
+    reserved = Address(address + 1)
+    value = json.dumps({"spec": {"reservedCIDRs": [str(reserved)]}}).encode()
+    at(url, lambda store: store.txn((), (Put(keys.RESOURCES + "ipreservations/r", value),)))
+
+    assert "reserved" == json.loads(good(bgpd("show", "--ip", str(reserved), "-o", "json")))["state"]
+    assert "1 (0%)" == lines(good(bgpd("show")))[1][4]
+
+
+def test_show_configuration_has_the_defaults(bgpd: Run, url: str) -> None:
+    """The settings of IPAM are shown also where none is stored."""
+    at(url, lambda store: store.get("/"))
+
+    assert [
+        ["PROPERTY", "VALUE"],
+        ["AutoAllocateBlocks", "true"],
+        ["IpCooldownSeconds", "0"],
+        ["KubeVirtVMAddressPersistence", "-"],
+        ["MaxBlocksPerHost", "0"],
+        ["StrictAffinity", "false"],
+    ] == lines(good(bgpd("show", "--show-configuration")))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["show", "--ip", "nonsense"], "--ip: 'nonsense' does not appear to be an IPv4 or IPv6 address"),
+        (
+            ["show", "--show-blocks", "--show-borrowed"],
+            "--show-blocks, --show-borrowed, --show-configuration and --ip are one at a time",
+        ),
+    ],
+)
+def test_bad_input_is_told(bgpd: Run, arguments: list[str], sentence: str) -> None:
+    """Wrong arguments end with status 2 and what is wrong."""
+    assert ("", f"bgpd: {sentence}\n", 2) == parts(bgpd(*arguments))
+
+
+def test_a_lost_store_is_status_3(bgpd: Run) -> None:
+    """Without a store the commands end with status 3."""
+    for command in ("show", "check"):
+        result = bgpd(command, "--store", "etcd://127.0.0.1:1")
+        assert (3, "") == (result.exit_code, result.stdout)
+        assert result.stderr.startswith("bgpd: the store cannot be reached: ")
+
+
+def test_a_clean_store_passes(bgpd: Run, address: Address) -> None:
+    """A store in which all fits is checked with status 0, whatever the form."""
+    text = good(bgpd("check"))
+    report = json.loads(good(bgpd("check", "-o", "json")))
+
+    assert text.endswith("Check complete; found 0 problems.\n")
+    assert ([], 1, 1, 0) == (
+        report["problems"],
+        report["counts"]["allocations"],
+        report["counts"]["not-judged"],
+        report["counts"]["problems"],
+    )
+
+
+def test_problems_are_status_1_and_reported(bgpd: Run, url: str, address: Address, tmp_path: Path) -> None:
+    """Problems end the check with status 1; they are listed, and the report names what may be released, with its sequence number."""
+    at(url, lambda store: store.txn((), (Delete(keys.node_key("n")), Put(keys.handle_key("lost"), b'{"block":{}}'))))
+    file = tmp_path / "report.json"
+    result = bgpd("check", "--show-problem-ips", "--output-report", str(file))
+    report = json.loads(file.read_bytes())
+
+    assert (1, "") == (result.exit_code, result.stderr)
+    table = [row for row in lines(result.stdout) if row[0] in {"allocated-unused", "handle-without-addresses"}]
+    assert [str(address), "h", "there is no node n"] == table[0][1:]
+    assert ["lost", "-", "no block has an address of it"] == table[1][1:]
+    (found,) = report["allocations"][str(address)]
+    assert ("h", False) == (found["handle"], found["inUse"])
+    assert found["sequenceNumber"] > 0
+    assert ["lost"] == [one["id"] for one in report["leakedHandles"]]
+    assert report["problems"] == json.loads(bgpd("check", "-o", "json").stdout)["problems"]
+
+
+def test_all_addresses_are_listed_on_request(bgpd: Run, address: Address) -> None:
+    """``--show-all-ips`` lists every allocation with the judgement and its reason."""
+    rows = lines(good(bgpd("check", "--show-all-ips")))
+
+    assert [str(address), "n", "shop/web", "not-judged", "node n does not say which addresses it uses"] in rows
+
+
+def test_a_report_that_cannot_be_written_is_a_failure(bgpd: Run, address: Address, tmp_path: Path) -> None:
+    """A report that cannot be written ends the check with status 1 and the reason."""
+    result = bgpd("check", "--output-report", str(tmp_path / "none" / "report.json"))
+
+    assert (1, "") == (result.exit_code, result.stdout)
+    assert result.stderr.endswith("No such file or directory\n")
