@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from bgpd.model.bgp import BgpConfiguration, BgpFilter, BgpPeer
 from bgpd.model.node import Node
 from bgpd.model.peer import Notification, Peer, SessionOpen
 from bgpd.model.pool import Affinity, Block, Fallback, Pool
@@ -102,6 +103,30 @@ class AffinityChanged(_Event, frozen=True):
 class AffinityRemoved(_Event, frozen=True):
     cidr: Prefix
     node: str
+
+
+class BgpPeerChanged(_Event, frozen=True):
+    peer: BgpPeer
+
+
+class BgpPeerRemoved(_Event, frozen=True):
+    name: str
+
+
+class BgpConfigurationChanged(_Event, frozen=True):
+    configuration: BgpConfiguration
+
+
+class BgpConfigurationRemoved(_Event, frozen=True):
+    name: str
+
+
+class BgpFilterChanged(_Event, frozen=True):
+    filter: BgpFilter
+
+
+class BgpFilterRemoved(_Event, frozen=True):
+    name: str
 
 
 # ------------------------------------------------------------------ BGP
@@ -228,6 +253,12 @@ Event = (
     | BlockRemoved
     | AffinityChanged
     | AffinityRemoved
+    | BgpPeerChanged
+    | BgpPeerRemoved
+    | BgpConfigurationChanged
+    | BgpConfigurationRemoved
+    | BgpFilterChanged
+    | BgpFilterRemoved
     | SpeakerUp
     | SpeakerLost
     | PeerUp

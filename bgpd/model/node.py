@@ -7,7 +7,7 @@ from enum import StrEnum
 
 import msgspec
 
-from bgpd.model.prefix import Address, Prefix
+from bgpd.model.prefix import Address, Family, Prefix
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,6 +23,14 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     ipv6_subnet: Prefix | None = None
     vtep_mac: str | None = None
     """MAC address of its VXLAN device; None: it has none, so no VXLAN reaches it."""
+    labels: tuple[tuple[str, str], ...] = ()
+    """Of its resource, sorted by name: selectors look at these."""
+    cluster_id: Address | None = None
+    """routeReflectorClusterID: it reflects routes (RFC 4456), and has no part in the mesh."""
+
+    def address(self, family: Family) -> Address | None:
+        """Return its address of a family."""
+        return self.ipv4_address if family is Family.IPV4 else self.ipv6_address
 
 
 class FindBy(StrEnum):

@@ -18,6 +18,9 @@ HANDLES = IPAM + "handle/"
 RESOURCES = "/calico/resources/v3/projectcalico.org/"
 POOLS = RESOURCES + "ippools/"
 NODES = RESOURCES + "nodes/"
+BGP_PEERS = RESOURCES + "bgppeers/"
+BGP_CONFIGURATIONS = RESOURCES + "bgpconfigurations/"
+BGP_FILTERS = RESOURCES + "BGPFilters/"
 OURS = "/bgpd/v1/"
 OUR_NODES = OURS + "nodes/"
 DEFAULT_POOL = OURS + "default-pool"
@@ -42,6 +45,18 @@ class NodeKey(msgspec.Struct, frozen=True):
     name: str
 
 
+class BgpPeerKey(msgspec.Struct, frozen=True):
+    name: str
+
+
+class BgpConfigurationKey(msgspec.Struct, frozen=True):
+    name: str
+
+
+class BgpFilterKey(msgspec.Struct, frozen=True):
+    name: str
+
+
 class AliveKey(msgspec.Struct, frozen=True):
     """A node's leased key."""
 
@@ -57,7 +72,7 @@ class AffinityKey(msgspec.Struct, frozen=True):
     cidr: Prefix
 
 
-Key = PoolKey | NodeKey | AliveKey | BlockKey | AffinityKey
+Key = PoolKey | NodeKey | BgpPeerKey | BgpConfigurationKey | BgpFilterKey | AliveKey | BlockKey | AffinityKey
 
 
 def pool_key(name: str) -> str:
@@ -95,6 +110,12 @@ def parse(key: str) -> Key | None:
         return PoolKey(_name(key, POOLS))
     if key.startswith(NODES):
         return NodeKey(_name(key, NODES))
+    if key.startswith(BGP_PEERS):
+        return BgpPeerKey(_name(key, BGP_PEERS))
+    if key.startswith(BGP_CONFIGURATIONS):
+        return BgpConfigurationKey(_name(key, BGP_CONFIGURATIONS))
+    if key.startswith(BGP_FILTERS):
+        return BgpFilterKey(_name(key, BGP_FILTERS))
     if key.startswith(OUR_NODES) and key.endswith("/alive"):
         return AliveKey(_name(key.removesuffix("/alive"), OUR_NODES))
     if key.startswith(BLOCKS):

@@ -18,9 +18,14 @@ from bgpd.adapters.store import keys
 from bgpd.adapters.store.keys import Malformed
 from bgpd.core.ipam.allocate import BLOCKS_PER_NODE
 from bgpd.core.ipam.block import Attribute, BlockRecord, HandleRecord, defects
+from bgpd.core.resource import decode
+from bgpd.core.resource.bgp import BGPCONFIGURATION, BGPFILTER, BGPPEER
+from bgpd.core.resource.check import Defect, findings
+from bgpd.core.resource.kind import Kind
+from bgpd.model.bgp import BgpConfiguration, BgpFilter, BgpPeer
 from bgpd.model.node import Node
 from bgpd.model.pool import Affinity, AffinityState, Block, Fallback, Mode, Pool
-from bgpd.model.prefix import Address, Family, Prefix, parse_interface
+from bgpd.model.prefix import Address, Family, Prefix
 from bgpd.model.wire import from_builtin, to_builtin
 
 API_VERSION = "projectcalico.org/v3"
@@ -119,36 +124,12 @@ def pool_bytes(pool: Pool, now: datetime) -> bytes:
 # ------------------------------------------------------------------ nodes
 
 
-class _NodeBgp(msgspec.Struct, rename="camel"):
-    as_number: int | str | None = None
-    ipv4_address: str | None = msgspec.field(default=None, name="ipv4Address")
-    ipv6_address: str | None = msgspec.field(default=None, name="ipv6Address")
-
-
-class _NodeSpec(msgspec.Struct):
-    bgp: _NodeBgp | None = None
-    mac: str | None = msgspec.field(default=None, name="vxlanTunnelMACAddr")
-
-
-class _NodeResource(msgspec.Struct):
-    spec: _NodeSpec = msgspec.field(default_factory=_NodeSpec)
-
-
 def node_from(key: str, name: str, value: bytes) -> Node:
     """Read a Node; raises Malformed."""
-    spec = _decode(key, value, _NodeResource).spec
-    bgp = spec.bgp or _NodeBgp()
-    ipv4_address, ipv4_subnet = _interface(key, bgp.ipv4_address, Family.IPV4)
-    ipv6_address, ipv6_subnet = _interface(key, bgp.ipv6_address, Family.IPV6)
-    return Node(
-        name=name,
-        asn=_asn(key, bgp.as_number),
-        ipv4_address=ipv4_address,
-        ipv4_subnet=ipv4_subnet,
-        ipv6_address=ipv6_address,
-        ipv6_subnet=ipv6_subnet,
-        vtep_mac=_mac(key, spec.mac),
-    )
+    try:
+        return decode.node(name, _object(key, value))
+    except ValueError as error:
+        raise Malformed(key, str(error)) from error
 
 
 def node_bytes(key: str, node: Node, stored: bytes | None, now: datetime) -> bytes:
@@ -163,6 +144,33 @@ def node_bytes(key: str, node: Node, stored: bytes | None, now: datetime) -> byt
     _set(bgp, "ipv6Address", _interface_text(node.ipv6_address, node.ipv6_subnet))
     _set(spec, "vxlanTunnelMACAddr", node.vtep_mac)
     return _encode(resource)
+
+
+# ------------------------------------------------------------------ BGP
+
+
+def bgp_peer_from(key: str, name: str, value: bytes) -> BgpPeer:
+    """Read a BGPPeer; raises Malformed for what ``bgpd apply`` would refuse."""
+    return decode.bgp_peer(name, _judged(key, BGPPEER, name, value))
+
+
+def bgp_configuration_from(key: str, name: str, value: bytes) -> BgpConfiguration:
+    """Read a BGPConfiguration; raises Malformed for what ``bgpd apply`` would refuse."""
+    return decode.bgp_configuration(name, _judged(key, BGPCONFIGURATION, name, value))
+
+
+def bgp_filter_from(key: str, name: str, value: bytes) -> BgpFilter:
+    """Read a BGPFilter; raises Malformed for what ``bgpd apply`` would refuse."""
+    return decode.bgp_filter(name, _judged(key, BGPFILTER, name, value))
+
+
+def _judged(key: str, kind: Kind, name: str, value: bytes) -> dict[str, Any]:
+    """Judge a stored resource by the rules for documents (core/resource): what breaks one has no effect on a session."""
+    resource = _object(key, value)
+    defects = [Defect("", found.path, found.value, found.rule) for found in findings(kind, name, resource)]
+    if defects:
+        raise Malformed(key, "; ".join(str(one).removeprefix(": ") for one in defects))
+    return resource
 
 
 # ------------------------------------------------------------------ blocks, affinities, handles
@@ -379,42 +387,7 @@ def _member(key: str, field: str, kind: type[Choice], value: str) -> Choice:
         raise Malformed(key, f"{field} {value!r} is none of {', '.join(kind)}") from error
 
 
-def _interface(key: str, text: str | None, family: Family) -> tuple[Address | None, Prefix | None]:
-    if not text:
-        return None, None
-    try:
-        address, subnet = parse_interface(text)
-    except ValueError as error:
-        raise Malformed(key, f"ipv{family.value}Address: {error}") from error
-    if address.family is not family:
-        raise Malformed(key, f"ipv{family.value}Address {text} is of the other family")
-    return address, subnet
-
-
 def _interface_text(address: Address | None, subnet: Prefix | None) -> str | None:
     if address is None:
         return None
     return f"{address}/{subnet.length if subnet is not None else address.family.bits}"
-
-
-def _asn(key: str, value: int | str | None) -> int | None:
-    """Read an AS number written as a number, as text or dotted (RFC 5396)."""
-    if value is None:
-        return None
-    try:
-        high, dot, low = str(value).partition(".")
-        number = (int(high) << 16) + int(low) if dot else int(high)
-    except ValueError as error:
-        raise Malformed(key, f"asNumber {value!r} is not an AS number") from error
-    if not 0 <= number <= 0xFFFFFFFF:
-        raise Malformed(key, f"asNumber {value!r} is out of range")
-    return number
-
-
-def _mac(key: str, text: str | None) -> str | None:
-    if not text:
-        return None
-    parts = text.lower().split(":")
-    if len(parts) != 6 or any(len(part) != 2 or set(part) - set("0123456789abcdef") for part in parts):
-        raise Malformed(key, f"vxlanTunnelMACAddr {text!r} is not a MAC address")
-    return text.lower()

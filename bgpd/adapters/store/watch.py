@@ -15,10 +15,25 @@ from typing import assert_never
 from bgpd.adapters.store import keys
 from bgpd.adapters.store.base import Change, Compacted, Store, StoreError, Transient, read_all
 from bgpd.adapters.store.keys import Malformed
-from bgpd.adapters.store.records import affinity_from, block_from, block_view, node_from, pool_from
+from bgpd.adapters.store.records import (
+    affinity_from,
+    bgp_configuration_from,
+    bgp_filter_from,
+    bgp_peer_from,
+    block_from,
+    block_view,
+    node_from,
+    pool_from,
+)
 from bgpd.model.event import (
     AffinityChanged,
     AffinityRemoved,
+    BgpConfigurationChanged,
+    BgpConfigurationRemoved,
+    BgpFilterChanged,
+    BgpFilterRemoved,
+    BgpPeerChanged,
+    BgpPeerRemoved,
     BlockChanged,
     BlockRemoved,
     Event,
@@ -33,7 +48,16 @@ from bgpd.model.event import (
 )
 from bgpd.model.notice import Notice
 
-PREFIXES = (keys.POOLS, keys.NODES, keys.OUR_NODES, keys.HOSTS, keys.BLOCKS)
+PREFIXES = (
+    keys.POOLS,
+    keys.BGP_CONFIGURATIONS,
+    keys.BGP_FILTERS,
+    keys.BGP_PEERS,
+    keys.NODES,
+    keys.OUR_NODES,
+    keys.HOSTS,
+    keys.BLOCKS,
+)
 """What is read and watched; upstream first, so that early decisions have few gaps. Handles are not: there are as many
 as workloads in the cluster, and no decision needs them."""
 BACKOFF_FIRST_S = 0.1
@@ -142,6 +166,13 @@ def _event(change: Change) -> Event | None:
             return PoolRemoved(name) if value is None else PoolChanged(pool_from(key, name, value))
         case keys.NodeKey(name=name):
             return NodeRemoved(name) if value is None else NodeChanged(node_from(key, name, value))
+        case keys.BgpPeerKey(name=name):
+            return BgpPeerRemoved(name) if value is None else BgpPeerChanged(bgp_peer_from(key, name, value))
+        case keys.BgpConfigurationKey(name=name):
+            removed_one = BgpConfigurationRemoved(name)
+            return removed_one if value is None else BgpConfigurationChanged(bgp_configuration_from(key, name, value))
+        case keys.BgpFilterKey(name=name):
+            return BgpFilterRemoved(name) if value is None else BgpFilterChanged(bgp_filter_from(key, name, value))
         case keys.AliveKey(name=name):
             return NodeDead(name) if value is None else NodeAlive(name)
         case keys.BlockKey(cidr=cidr):

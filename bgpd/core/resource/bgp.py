@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from bgpd.core.resource import rules
+from bgpd.core.resource.annotations import PEER_ANNOTATIONS, peer_cross
 from bgpd.core.resource.kind import DEFAULT_OR_NODE, Kind, Spec
 from bgpd.core.resource.rules import AS_NUMBER, DURATION, PRIORITY_MAX, SECRET, SELECTOR, given
 from bgpd.core.resource.schema import Choice, Fields, Flag, ListOf, Number, Shape, Text
@@ -25,8 +26,6 @@ def _whose(spec: Spec) -> Broken:
     if given(spec, "node") and given(spec, "nodeSelector"):
         yield "nodeSelector", "must be absent where node is given"
     named = [name for name in ("peerIP", "peerSelector", "localWorkloadSelector") if given(spec, name)]
-    if not named:
-        yield "peerIP", "is required, or peerSelector, or localWorkloadSelector"
     for name in named[1:]:
         yield name, f"must be absent where {named[0]} is given"
 
@@ -80,6 +79,8 @@ BGPPEER: Final = Kind(
         },
         rules=(_whose, _numbers, _next_hop, _gateway),
     ),
+    annotation_tests=PEER_ANNOTATIONS,
+    cross=peer_cross,
     defaults=lambda _: {
         "keepOriginalNextHop": False,
         "sourceAddress": "UseNodeIP",
@@ -121,7 +122,7 @@ def _workload_addresses(spec: Spec) -> Broken:
 _CLUSTER_WIDE: Final = ("nodeToNodeMeshEnabled", "asNumber", "nodeMeshPassword", "nodeMeshMaxRestartTime")
 
 
-def _cluster_wide(name: str, spec: Spec) -> list[tuple[str, str]]:
+def _cluster_wide(name: str, spec: Spec, _annotations: Mapping[str, str]) -> list[tuple[str, str]]:
     if name == "default":
         return []
     return [

@@ -73,7 +73,7 @@ def read(origin: str, value: Any) -> tuple[Document | None, list[Defect]]:
         return None, [_no_kind(origin, value)]
     name = _name(value)
     title = f"{origin} ({kind.kind} {name})" if origin else f"{kind.kind} {name}"
-    defects = [Defect(title, found.path, found.value, found.rule) for found in _findings(kind, name, value)]
+    defects = [Defect(title, found.path, found.value, found.rule) for found in findings(kind, name, value)]
     return (None if defects else Document(origin, kind, name, value)), defects
 
 
@@ -110,7 +110,8 @@ def _revision(value: Any) -> str:
     return "" if sound and len(text) <= 19 else "must be a number, as `get` shows it"
 
 
-def _findings(kind: Kind, name: str, value: Resource) -> Iterator[Finding]:
+def findings(kind: Kind, name: str, value: Resource) -> Iterator[Finding]:
+    """Yield all that is wrong with one resource by itself."""
     metadata = Fields(
         {
             "name": Text(kind.name_test, most=253),
@@ -135,8 +136,10 @@ def _findings(kind: Kind, name: str, value: Resource) -> Iterator[Finding]:
     yield from found
     if not found:
         spec = value.get("spec") or {}
-        for path, rule in kind.cross(name, spec):
-            yield Finding(path, spec.get(path.removeprefix("spec.")), rule)
+        annotations = value["metadata"].get("annotations") or {}
+        for path, rule in kind.cross(name, spec, annotations):
+            place = path.removeprefix("metadata.annotations[").removesuffix("]")
+            yield Finding(path, annotations.get(place) or spec.get(path.removeprefix("spec.")), rule)
     if kind.view:
         yield from _unstorable(kind, value)
 

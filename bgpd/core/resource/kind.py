@@ -45,7 +45,7 @@ class Kind:
     """Return what absent fields of a spec mean."""
     stored_defaults: tuple[str, ...] = ()
     """Defaults that are written into the stored object, since Calico's readers expect them there."""
-    cross: Callable[[str, Spec], list[tuple[str, str]]] = lambda _name, _spec: []
-    """Return place (within the resource) and rule of what name and spec together break."""
+    cross: Callable[[str, Spec, Mapping[str, str]], list[tuple[str, str]]] = lambda _name, _spec, _annotations: []
+    """Return place (within the resource) and rule of what name, spec and annotations together break."""
     view: bool = False
     """The resource is a view of a key that is none: it has no metadata but its name."""

@@ -20,6 +20,7 @@ _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 _NODE_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _LABEL_NAME = re.compile(r"[A-Za-z0-9_./-]{1,512}")
 _GLOB = re.compile(r"[A-Za-z0-9_.*-]{1,15}")
+_LINK = re.compile(r"[^\s/:%]{1,15}")
 _MAC = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}")
 _DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
 _SECONDS: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -58,8 +59,8 @@ def parse_asn(value: Any) -> int:
     return number
 
 
-def parse_peer_ip(text: str) -> tuple[Address, int | None]:
-    """Read ``ip``, ``ip:port`` or ``[ip6]:port`` into address and port; raises ValueError."""
+def parse_peer_ip(text: str) -> tuple[Address, int | None, str]:
+    """Read ``ip``, ``ip:port`` or ``[ip6]:port`` into address, port and link (``fe80::1%eth0``); raises ValueError."""
     host, port = text, None
     if text.startswith("["):
         host, bracket, rest = text[1:].partition("]")
@@ -68,14 +69,17 @@ def parse_peer_ip(text: str) -> tuple[Address, int | None]:
         port = rest[1:]
     elif text.count(":") == 1:
         host, _, port = text.partition(":")
+    host, percent, link = host.partition("%")
+    if percent and not _LINK.fullmatch(link):
+        raise ValueError(f"link {link!r} must be the name of a link, such as eth0")
     address = Address.parse(host)
     if port is None:
-        return address, None
+        return address, None, link
     if not port.isascii() or not port.isdecimal() or not 1 <= int(port) <= 65_535:
         raise ValueError(f"port {port!r} must be 1 to 65535")
     if text.startswith("[") and address.family is Family.IPV4:
         raise ValueError("must be written ADDRESS:PORT: brackets are for IPv6")
-    return address, int(port)
+    return address, int(port), link
 
 
 def _parses(parse: Callable[[Any], object]) -> Callable[[Any], str]:
@@ -144,12 +148,17 @@ def address_or_cidr(text: Any) -> str:
     return cidr()(text) if "/" in text else address()(text)
 
 
-def community(text: Any) -> str:
-    """``aa:nn`` (RFC 1997) or ``aa:nn:mm`` (RFC 8092)."""
+def parse_community(text: str) -> int | tuple[int, int, int]:
+    """Read ``aa:nn`` (RFC 1997) or ``aa:nn:mm`` (RFC 8092); raises ValueError."""
     parts = text.split(":")
     most = {2: 0xFFFF, 3: 0xFFFFFFFF}.get(len(parts), -1)
-    sound = all(part.isascii() and part.isdecimal() and len(part) <= 10 and int(part) <= most for part in parts)
-    return "" if sound else "must be aa:nn with parts to 65535, or aa:nn:mm with parts to 4294967295"
+    if not all(part.isascii() and part.isdecimal() and len(part) <= 10 and int(part) <= most for part in parts):
+        raise ValueError("must be aa:nn with parts to 65535, or aa:nn:mm with parts to 4294967295")
+    first, second, *rest = map(int, parts)
+    return (first, second, rest[0]) if rest else first << 16 | second
+
+
+community = _parses(parse_community)
 
 
 def regex(text: Any) -> str:

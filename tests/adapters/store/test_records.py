@@ -232,10 +232,10 @@ def test_a_node_without_bgp_is_a_node():
 @pytest.mark.parametrize(
     ("spec", "defect"),
     [
-        (b'{"bgp":{"ipv4Address":"10.0.0.1/40"}}', "ipv4Address: prefix length 40"),
+        (b'{"bgp":{"ipv4Address":"10.0.0.1/40"}}', "ipv4Address '10.0.0.1/40': prefix length 40"),
         (b'{"bgp":{"ipv4Address":"fd00::1/64"}}', "of the other family"),
-        (b'{"bgp":{"asNumber":"x"}}', "asNumber 'x' is not an AS number"),
-        (b'{"bgp":{"asNumber":4294967296}}', "out of range"),
+        (b'{"bgp":{"asNumber":"x"}}', "asNumber 'x': must be an AS number"),
+        (b'{"bgp":{"asNumber":4294967296}}', "asNumber 4294967296: must be an AS number"),
         (b'{"vxlanTunnelMACAddr":"66:zz:00:00:00:00"}', "is not a MAC address"),
     ],
 )

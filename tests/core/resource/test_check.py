@@ -119,7 +119,7 @@ BROKEN: list[tuple[Resource, list[str]]] = [
         resource("IPPool", {"cidr": "10.0.0.0/16"}, "p", annotations={"bgpd.io/fallback": "none"}),
         ["metadata.annotations[bgpd.io/fallback]: must be one of VXLAN, None"],
     ),
-    (_peer(), ["spec.peerIP: is required, or peerSelector, or localWorkloadSelector"]),
+    (_peer(), ["spec.peerIP: is required, or peerSelector, or localWorkloadSelector, or annotation bgpd.io/interface"]),
     (
         _peer(peerIP="192.0.2.1"),
         ["spec.asNumber: is required where peerIP or localWorkloadSelector is given"],
