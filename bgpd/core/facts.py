@@ -27,6 +27,8 @@ class Session:
     reason: str = ""
     notification: Notification | None = None
     transitions: int = 0
+    errors: dict[str, int] = field(default_factory=dict)
+    """Malformed UPDATEs since the daemon's start by kind, as ``treat-as-withdraw ORIGIN``; as many kinds as treatments and attributes."""
 
 
 @dataclass(slots=True)

@@ -156,8 +156,8 @@ class Ingest:
                     self._routes(event)
             case ev.EndOfRib():
                 self._end_of_rib(event)
-            case ev.UpdateMalformed(peer=peer, treatment=treatment, reason=reason):
-                self._state.note("update.malformed", peer=str(peer), treatment=treatment, reason=reason)
+            case ev.UpdateMalformed():
+                self._malformed(event)
 
     def _peer_up(self, event: ev.PeerUp) -> None:
         session = self._state.facts.sessions.get(event.peer)
@@ -207,6 +207,20 @@ class Ingest:
         self._mark(adj_in.withdraw(event.peer, event.path_id, event.withdrawn))
         if event.announced and event.attributes is not None:
             self._mark(adj_in.learn(event.peer, event.path_id, event.announced, event.attributes, self._state.now))
+
+    def _malformed(self, event: ev.UpdateMalformed) -> None:
+        """Count a defect by its kind, and tell of the first one of each: a broken peer must not fill the log."""
+        session = self._state.facts.sessions.get(event.peer)
+        if session is None:
+            return
+        kind = f"{event.treatment} {event.attribute}".rstrip()
+        session.errors[kind] = session.errors.get(kind, 0) + 1
+        if session.errors[kind] == 1 or event.treatment in (ev.Treatment.DISABLE, ev.Treatment.RESET):
+            self._state.note(
+                "update.malformed", peer=str(event.peer), treatment=event.treatment.value, reason=event.reason
+            )
+        if event.family is not None:
+            self._mark(self._state.adj_in.clear(event.peer, event.family))
 
     def _end_of_rib(self, event: ev.EndOfRib) -> None:
         session = self._state.facts.sessions.get(event.peer)

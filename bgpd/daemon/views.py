@@ -133,6 +133,7 @@ class DaemonViews:
             hold_time_s=min(opened.hold_time_s, peer.hold_time_s) if session.up and opened is not None else None,
             router_id=str(opened.router_id) if opened is not None else "",
             capabilities=_capabilities(peer, opened if session.up else None),
+            errors=dict(sorted(session.errors.items())),
         )
 
     # -------------------------------------------------------------- routes

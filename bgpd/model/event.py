@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 import msgspec
 
 from bgpd.model.bgp import BgpConfiguration, BgpFilter, BgpPeer
@@ -173,13 +175,25 @@ class EndOfRib(_Event, frozen=True):
     family: Family
 
 
+class Treatment(StrEnum):
+    """What is done about an UPDATE with a defect, the weakest first (RFC 7606 section 2)."""
+
+    DISCARD = "attribute-discard"
+    WITHDRAW = "treat-as-withdraw"
+    DISABLE = "afi-safi-disable"
+    RESET = "session-reset"
+
+
 class UpdateMalformed(_Event, frozen=True):
-    """An UPDATE had a defect that RFC 7606 answers without ending the session."""
+    """An UPDATE had a defect, and what was done about it (RFC 7606). After RESET the session's PeerDown follows."""
 
     peer: Address
-    treatment: str
-    """``treat-as-withdraw`` or ``attribute-discard``."""
+    treatment: Treatment
     reason: str
+    attribute: str = ""
+    """Name of the attribute or field that is broken: with the treatment, the kind that is counted."""
+    family: Family | None = None
+    """What was disabled: the peer's routes of it go, and no more of them come in this session."""
 
 
 # ------------------------------------------------------------------ kernel

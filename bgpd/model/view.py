@@ -60,6 +60,8 @@ class PeerView(msgspec.Struct, frozen=True, kw_only=True):
     hold_time_s: int | None
     router_id: str
     capabilities: tuple[str, ...]
+    errors: dict[str, int] = {}
+    """Malformed UPDATEs since the daemon's start, by treatment and attribute (RFC 7606)."""
 
 
 class PathView(msgspec.Struct, frozen=True, kw_only=True):

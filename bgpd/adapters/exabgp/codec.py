@@ -1,11 +1,12 @@
 """BGP message bodies to events and back: UPDATE, OPEN and NOTIFICATION.
 
 RFC 4271 section 4.3 (UPDATE), 4760 (MP_REACH, MP_UNREACH), 2545 (IPv6 next hops), 8950 (IPv6 next hop of IPv4), 6793 (4-byte ASNs), 7911
-(path ids), 4724 (End-of-RIB), 1997, 4360, 8092 (communities), 4456 (reflection), 5065 (confederations).
+(path ids), 4724 (End-of-RIB), 1997, 4360, 8092 (communities), 4456 (reflection), 5065 (confederations), 7607 (AS 0).
 
 Laws: a defect is treated as RFC 7606 says. Treat-as-withdraw and attribute-discard become an UpdateMalformed event beside the routes; a
-defect that hides where routes begin or end raises SessionReset. Nothing else is raised, whatever the bytes. Unknown transitive attributes
-are kept, unknown non-transitive ones are ignored (RFC 4271 section 9).
+defect that hides where routes begin or end raises SessionReset, which names the family if only that one is concerned (AFI/SAFI disable).
+Nothing else is raised, whatever the bytes. Unknown transitive attributes are kept, unknown non-transitive ones are ignored (RFC 4271
+section 9).
 
 Theory of operation: few attribute sets carry many routes, so a set is parsed once and found again by its bytes; MP_REACH_NLRI and
 MP_UNREACH_NLRI, which hold routes, are cut out first. The flags and lengths that each attribute must have are a table, ``RULES``.
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from bgpd.model.event import EndOfRib, RoutesLearned, UpdateMalformed
+from bgpd.model.event import EndOfRib, RoutesLearned, Treatment, UpdateMalformed
 from bgpd.model.peer import GracefulRestart, Notification, SessionOpen
 from bgpd.model.prefix import Address, Family, Prefix
 from bgpd.model.route import AsSegment, Attributes, Origin, SegmentKind, UnknownAttribute
@@ -28,8 +29,6 @@ CACHED_SETS = 16384
 CACHED_NEXT_HOPS = 64
 """Variants of a set kept for different next hops of MP_REACH_NLRI."""
 
-WITHDRAW = "treat-as-withdraw"
-DISCARD = "attribute-discard"
 AS_TRANS = 23456
 
 _OPTIONAL = 0x80
@@ -52,13 +51,32 @@ class CodecError(Exception):
     """A message that is not what its RFC says."""
 
 
-class SessionReset(CodecError):  # noqa: N818  what the caller does
-    """The session has to end (RFC 7606 section 3): close it; the routes of this message are unknown."""
+# Subcodes of UPDATE Message Error (RFC 4271 section 4.5).
+_UPDATE_ERROR = 3
+_ATTRIBUTE_LIST = 1
+_UNRECOGNIZED = 2
+_FLAGS = 4
+_LENGTH = 5
+_ORIGIN = 6
+_NEXT_HOP = 8
+_OPTIONAL_ATTRIBUTE = 9
+_NETWORK = 10
+_AS_PATH = 11
 
-    def __init__(self, code: int, subcode: int, reason: str) -> None:
+
+class SessionReset(CodecError):  # noqa: N818  what the caller does
+    """The session has to end with a NOTIFICATION of *code* and *subcode*; the routes of this message are unknown (RFC 7606 section 3).
+
+    With a *family* only that one is concerned: a caller with others may do without it for the rest of the session (AFI/SAFI disable).
+    """
+
+    def __init__(self, subcode: int, attribute: str, reason: str, family: Family | None = None) -> None:
         super().__init__(reason)
-        self.code = code
+        self.code = _UPDATE_ERROR
         self.subcode = subcode
+        self.attribute = attribute
+        """What is broken, as in UpdateMalformed."""
+        self.family = family
 
 
 class DecodeContext(msgspec.Struct, frozen=True):
@@ -70,10 +88,14 @@ class DecodeContext(msgspec.Struct, frozen=True):
     """Families whose prefixes carry a path id (RFC 7911)."""
     external: bool = True
     """An eBGP session: LOCAL_PREF, ORIGINATOR_ID and CLUSTER_LIST are not accepted (RFC 7606 section 7)."""
+    disabled: tuple[Family, ...] = ()
+    """Families whose multiprotocol attributes are not looked at any more (RFC 7606 section 2, AFI/SAFI disable)."""
 
 
 class _Defect(Exception):  # noqa: N818  always caught here
-    pass
+    def __init__(self, subcode: int, reason: str) -> None:
+        super().__init__(reason)
+        self.subcode = subcode
 
 
 # ------------------------------------------------------------------ attributes: what each must look like
@@ -82,7 +104,7 @@ class _Defect(Exception):  # noqa: N818  always caught here
 def _exactly(length: int) -> Callable[[bytes], None]:
     def check(value: bytes) -> None:
         if len(value) != length:
-            raise _Defect(f"has {len(value)} bytes, not {length}")
+            raise _Defect(_LENGTH, f"has {len(value)} bytes, not {length}")
 
     return check
 
@@ -90,75 +112,117 @@ def _exactly(length: int) -> Callable[[bytes], None]:
 def _multiple(length: int) -> Callable[[bytes], None]:
     def check(value: bytes) -> None:
         if not value or len(value) % length:
-            raise _Defect(f"has {len(value)} bytes, not a multiple of {length}")
+            raise _Defect(_LENGTH, f"has {len(value)} bytes, not a multiple of {length}")
 
     return check
 
 
-def _origin(value: bytes, _asn4: bool) -> Origin:
+def _at_least(length: int) -> Callable[[bytes], None]:
+    def check(value: bytes) -> None:
+        if len(value) < length:
+            raise _Defect(_LENGTH, f"has {len(value)} bytes, fewer than {length}")
+
+    return check
+
+
+def _origin(value: bytes, _context: DecodeContext) -> Origin:
     if value[0] > 2:
-        raise _Defect(f"is {value[0]}")
+        raise _Defect(_ORIGIN, f"is {value[0]}")
     return Origin(value[0])
 
 
-def _as_path(value: bytes, asn4: bool) -> tuple[AsSegment, ...]:
-    size = 4 if asn4 else 2
+def _as_path(value: bytes, context: DecodeContext) -> tuple[AsSegment, ...]:
+    """Read AS_PATH; confederation segments from outside of the confederation are an error (RFC 5065 section 5)."""
+    segments = _segments(value, 4 if context.asn4 else 2)
+    if context.external and any(segment.kind in _CONFED for segment in segments):
+        raise _Defect(_AS_PATH, "has a confederation segment, and the peer is of none of ours")
+    return segments
+
+
+def _segments(value: bytes, size: int) -> tuple[AsSegment, ...]:
     segments = []
     at = 0
     while at < len(value):
         end = at + 2 + value[at + 1] * size if at + 2 <= len(value) else at
         if at + 2 >= end or end > len(value):
-            raise _Defect("has an empty or truncated segment")
+            raise _Defect(_AS_PATH, "has an empty or truncated segment")
         if value[at] not in _SEGMENTS:
-            raise _Defect(f"has a segment of kind {value[at]}")
+            raise _Defect(_AS_PATH, f"has a segment of kind {value[at]}")
         asns = tuple(int.from_bytes(value[i : i + size], "big") for i in range(at + 2, end, size))
+        if 0 in asns:
+            raise _Defect(_AS_PATH, "has AS 0")
         segments.append(AsSegment(_SEGMENTS[value[at]], asns))
         at = end
     return tuple(segments)
 
 
-def _as4_path(value: bytes, _asn4: bool) -> tuple[AsSegment, ...]:
-    return tuple(segment for segment in _as_path(value, True) if segment.kind not in _CONFED)
+def _as4_path(value: bytes, _context: DecodeContext) -> tuple[AsSegment, ...]:
+    if not value:
+        raise _Defect(_LENGTH, "is empty")
+    return tuple(segment for segment in _segments(value, 4) if segment.kind not in _CONFED)
 
 
-def _address(value: bytes, _asn4: bool) -> Address:
+def _address(value: bytes, _context: DecodeContext) -> Address:
     return Address.from_packed(value)
 
 
-def _number(value: bytes, _asn4: bool) -> int:
+def _number(value: bytes, _context: DecodeContext) -> int:
     return int.from_bytes(value, "big")
 
 
-def _present(_value: bytes, _asn4: bool) -> bool:
+def _present(_value: bytes, _context: DecodeContext) -> bool:
     return True
 
 
-def _aggregator(value: bytes, asn4: bool) -> tuple[int, Address]:
-    size = 8 if asn4 else 6
+def _aggregator(value: bytes, context: DecodeContext) -> tuple[int, Address]:
+    return _aggregated(value, 8 if context.asn4 else 6)
+
+
+def _as4_aggregator(value: bytes, _context: DecodeContext) -> tuple[int, Address]:
+    return _aggregated(value, 8)
+
+
+def _aggregated(value: bytes, size: int) -> tuple[int, Address]:
     if len(value) != size:
-        raise _Defect(f"has {len(value)} bytes, not {size}")
-    return int.from_bytes(value[:-4], "big"), Address.from_packed(value[-4:])
+        raise _Defect(_LENGTH, f"has {len(value)} bytes, not {size}")
+    asn = int.from_bytes(value[:-4], "big")
+    if not asn:
+        raise _Defect(_OPTIONAL_ATTRIBUTE, "has AS 0")
+    return asn, Address.from_packed(value[-4:])
 
 
-def _as4_aggregator(value: bytes, _asn4: bool) -> tuple[int, Address]:
-    return _aggregator(value, True)
-
-
-def _numbers(value: bytes, _asn4: bool) -> tuple[int, ...]:
+def _numbers(value: bytes, _context: DecodeContext) -> tuple[int, ...]:
     return tuple(int.from_bytes(value[i : i + 4], "big") for i in range(0, len(value), 4))
 
 
-def _addresses(value: bytes, _asn4: bool) -> tuple[Address, ...]:
+def _addresses(value: bytes, _context: DecodeContext) -> tuple[Address, ...]:
     return tuple(Address.from_packed(value[i : i + 4]) for i in range(0, len(value), 4))
 
 
-def _eights(value: bytes, _asn4: bool) -> tuple[bytes, ...]:
+def _eights(value: bytes, _context: DecodeContext) -> tuple[bytes, ...]:
     return tuple(value[i : i + 8] for i in range(0, len(value), 8))
 
 
-def _triples(value: bytes, asn4: bool) -> tuple[tuple[int, int, int], ...]:
-    flat = _numbers(value, asn4)
+def _triples(value: bytes, context: DecodeContext) -> tuple[tuple[int, int, int], ...]:
+    flat = _numbers(value, context)
     return tuple(zip(flat[::3], flat[1::3], flat[2::3], strict=True))
+
+
+def _attr_set(value: bytes) -> None:
+    """Check ATTR_SET (RFC 6368 section 5): an AS number of 4 bytes, then attributes that are sound themselves; it is not nested."""
+    if len(value) < 4:
+        raise _Defect(_LENGTH, f"has {len(value)} bytes, fewer than 4")
+    inner = _codes(value[4:])
+    if inner is None:
+        raise _Defect(_OPTIONAL_ATTRIBUTE, "has truncated attributes")
+    if _ATTR_SET in inner or _MP_REACH in inner or _MP_UNREACH in inner:
+        raise _Defect(_OPTIONAL_ATTRIBUTE, "has an attribute that it must not hold")
+    try:
+        found = _read(value[4:], DecodeContext(external=False))
+    except SessionReset as reset:
+        raise _Defect(_OPTIONAL_ATTRIBUTE, f"holds a defect: {reset}") from reset
+    if found.withdraw is not None:
+        raise _Defect(_OPTIONAL_ATTRIBUTE, f"holds a defect: {found.withdraw.reason}")
 
 
 class _Rule(NamedTuple):
@@ -167,9 +231,10 @@ class _Rule(NamedTuple):
     name: str
     field: str
     flags: int
-    treatment: str
+    treatment: Treatment
     check: Callable[[bytes], None] | None
-    read: Callable[[bytes, bool], Any]
+    read: Callable[[bytes, DecodeContext], Any] | None
+    """None: it is checked, and kept as an unknown attribute is."""
     internal: bool = False
     """Discarded when it comes from an external peer."""
 
@@ -178,26 +243,46 @@ _WELL_KNOWN = _TRANSITIVE
 _BOTH = _OPTIONAL | _TRANSITIVE
 
 RULES: dict[int, _Rule] = {
-    1: _Rule("ORIGIN", "origin", _WELL_KNOWN, WITHDRAW, _exactly(1), _origin),
-    2: _Rule("AS_PATH", "as_path", _WELL_KNOWN, WITHDRAW, None, _as_path),
-    3: _Rule("NEXT_HOP", "next_hop", _WELL_KNOWN, WITHDRAW, _exactly(4), _address),
-    4: _Rule("MULTI_EXIT_DISC", "med", _OPTIONAL, WITHDRAW, _exactly(4), _number),
-    5: _Rule("LOCAL_PREF", "local_pref", _WELL_KNOWN, WITHDRAW, _exactly(4), _number, internal=True),
-    6: _Rule("ATOMIC_AGGREGATE", "atomic_aggregate", _WELL_KNOWN, DISCARD, _exactly(0), _present),
-    7: _Rule("AGGREGATOR", "aggregator", _BOTH, DISCARD, None, _aggregator),
-    8: _Rule("COMMUNITIES", "communities", _BOTH, WITHDRAW, _multiple(4), _numbers),
-    9: _Rule("ORIGINATOR_ID", "originator_id", _OPTIONAL, WITHDRAW, _exactly(4), _address, internal=True),
-    10: _Rule("CLUSTER_LIST", "cluster_list", _OPTIONAL, WITHDRAW, _multiple(4), _addresses, internal=True),
-    16: _Rule("EXTENDED_COMMUNITIES", "extended_communities", _BOTH, WITHDRAW, _multiple(8), _eights),
-    17: _Rule("AS4_PATH", "as4_path", _BOTH, DISCARD, None, _as4_path),
-    18: _Rule("AS4_AGGREGATOR", "as4_aggregator", _BOTH, DISCARD, None, _as4_aggregator),
-    32: _Rule("LARGE_COMMUNITY", "large_communities", _BOTH, WITHDRAW, _multiple(12), _triples),
+    1: _Rule("ORIGIN", "origin", _WELL_KNOWN, Treatment.WITHDRAW, _exactly(1), _origin),
+    2: _Rule("AS_PATH", "as_path", _WELL_KNOWN, Treatment.WITHDRAW, None, _as_path),
+    3: _Rule("NEXT_HOP", "next_hop", _WELL_KNOWN, Treatment.WITHDRAW, _exactly(4), _address),
+    4: _Rule("MULTI_EXIT_DISC", "med", _OPTIONAL, Treatment.WITHDRAW, _exactly(4), _number),
+    5: _Rule("LOCAL_PREF", "local_pref", _WELL_KNOWN, Treatment.WITHDRAW, _exactly(4), _number, internal=True),
+    6: _Rule("ATOMIC_AGGREGATE", "atomic_aggregate", _WELL_KNOWN, Treatment.DISCARD, _exactly(0), _present),
+    7: _Rule("AGGREGATOR", "aggregator", _BOTH, Treatment.DISCARD, None, _aggregator),
+    8: _Rule("COMMUNITIES", "communities", _BOTH, Treatment.WITHDRAW, _multiple(4), _numbers),
+    9: _Rule("ORIGINATOR_ID", "originator_id", _OPTIONAL, Treatment.WITHDRAW, _exactly(4), _address, internal=True),
+    10: _Rule("CLUSTER_LIST", "cluster_list", _OPTIONAL, Treatment.WITHDRAW, _multiple(4), _addresses, internal=True),
+    16: _Rule("EXTENDED_COMMUNITIES", "extended_communities", _BOTH, Treatment.WITHDRAW, _multiple(8), _eights),
+    17: _Rule("AS4_PATH", "as4_path", _BOTH, Treatment.DISCARD, None, _as4_path),
+    18: _Rule("AS4_AGGREGATOR", "as4_aggregator", _BOTH, Treatment.DISCARD, None, _as4_aggregator),
+    24: _Rule("TRAFFIC_ENGINEERING", "", _OPTIONAL, Treatment.WITHDRAW, _at_least(36), None),
+    25: _Rule("IPV6_EXTENDED_COMMUNITIES", "", _BOTH, Treatment.WITHDRAW, _multiple(20), None),
+    32: _Rule("LARGE_COMMUNITY", "large_communities", _BOTH, Treatment.WITHDRAW, _multiple(12), _triples),
+    128: _Rule("ATTR_SET", "", _BOTH, Treatment.WITHDRAW, _attr_set, None),
 }
 _MP_REACH = 14
 _MP_UNREACH = 15
+_AS4 = (17, 18)
+_ATTR_SET = 128
+_NAMES = {_MP_REACH: "MP_REACH_NLRI", _MP_UNREACH: "MP_UNREACH_NLRI"} | {
+    code: rule.name for code, rule in RULES.items()
+}
+
+
+def _name(code: int) -> str:
+    return _NAMES.get(code) or f"attribute {code}"
 
 
 # ------------------------------------------------------------------ attribute sets
+
+
+class _Broken(NamedTuple):
+    """A defect of an attribute."""
+
+    attribute: str
+    reason: str
+    subcode: int = _ATTRIBUTE_LIST
 
 
 class _Set:
@@ -205,27 +290,27 @@ class _Set:
 
     __slots__ = ("built", "discarded", "values", "withdraw")
 
-    def __init__(self, values: dict[str, Any], withdraw: str, discarded: tuple[str, ...]) -> None:
+    def __init__(self, values: dict[str, Any], withdraw: _Broken | None, discarded: tuple[_Broken, ...]) -> None:
         self.values = values
-        self.withdraw = withdraw  # why its routes are withdrawn; empty if they are not
+        self.withdraw = withdraw  # why its routes are withdrawn
         self.discarded = discarded
         self.built: dict[bytes, Attributes] = {}
 
-    def attributes(self, next_hop: bytes) -> Attributes | str:
-        """Build the Attributes for the bytes of a next hop of MP_REACH_NLRI, or for NEXT_HOP if empty; the text says what is missing."""
+    def attributes(self, next_hop: bytes) -> Attributes | _Broken:
+        """Build the Attributes for the bytes of a next hop of MP_REACH_NLRI, or for NEXT_HOP if empty; or say what is missing."""
         found = self.built.get(next_hop)
         if found is not None:
             return found
         for name, field in (("ORIGIN", "origin"), ("AS_PATH", "as_path")):
             if field not in self.values:
-                return f"{name} is missing"
+                return _Broken(name, f"{name} is missing")
         values = dict(self.values)
         if next_hop:
             values["next_hop"] = Address.from_packed(next_hop[:16] if len(next_hop) > 4 else next_hop)
             if len(next_hop) == 32:
                 values["link_local_next_hop"] = Address.from_packed(next_hop[16:])
         elif "next_hop" not in values:
-            return "NEXT_HOP is missing"
+            return _Broken("NEXT_HOP", "NEXT_HOP is missing")
         if len(self.built) >= CACHED_NEXT_HOPS:
             self.built.clear()
         attributes = self.built[next_hop] = Attributes(**values)
@@ -252,9 +337,9 @@ def _split(data: bytes) -> tuple[bytes, bytes | None, bytes | None]:
         code = data[at + 1]
         if code in (_MP_REACH, _MP_UNREACH):
             if code in multiprotocol:
-                raise SessionReset(3, 1, f"attribute {code} comes twice")
+                raise SessionReset(_ATTRIBUTE_LIST, _name(code), f"{_name(code)} comes twice")
             if data[at] & _BOTH != _OPTIONAL:
-                raise SessionReset(3, 4, f"attribute {code} has flags {data[at]:#04x}")
+                raise SessionReset(_FLAGS, _name(code), f"{_name(code)} has flags {data[at]:#04x}")
             multiprotocol[code] = data[value:end]
         else:
             rest.append(data[at:end])
@@ -278,8 +363,8 @@ def _read(data: bytes, context: DecodeContext) -> _Set:
     """Parse path attributes other than the multiprotocol ones (RFC 7606 sections 3, 4 and 7)."""
     values: dict[str, Any] = {}
     unknown: list[UnknownAttribute] = []
-    discarded: list[str] = []
-    withdraw = ""
+    discarded: list[_Broken] = []
+    withdraw: _Broken | None = None
     seen: set[int] = set()
     at = 0
     while at < len(data):
@@ -287,43 +372,63 @@ def _read(data: bytes, context: DecodeContext) -> _Set:
         value_at = at + (4 if wide else 3)
         end = value_at + int.from_bytes(data[at + 2 : value_at], "big")
         if value_at > len(data) or end > len(data):
-            withdraw = withdraw or "path attributes are truncated"
+            withdraw = withdraw or _Broken("attributes", "path attributes are truncated", _LENGTH)
             break
         flags, code, value = data[at], data[at + 1], data[value_at:end]
         at = end
         if code in seen:
-            discarded.append(f"attribute {code} comes twice")
+            discarded.append(_Broken(_name(code), f"{_name(code)} comes twice"))
             continue
         seen.add(code)
         rule = RULES.get(code)
         if rule is None:
             _keep_unknown(flags, code, value, unknown)
-        elif not (rule.internal and context.external):
+        elif rule.internal and context.external:
+            discarded.append(_Broken(rule.name, f"{rule.name} from an external peer"))
+        elif code in _AS4 and context.asn4:
+            discarded.append(_Broken(rule.name, f"{rule.name} from a speaker of 4-byte AS numbers"))
+        else:
             try:
-                _read_one(rule, flags, value, context.asn4, values)
+                _read_one(rule, flags, value, context, values)
+                if rule.read is None:
+                    _keep_unknown(flags, code, value, unknown)
             except _Defect as defect:
-                reason = f"{rule.name} {defect}"
-                if rule.treatment == DISCARD and flags & _BOTH == rule.flags:
-                    discarded.append(reason)
+                broken = _Broken(rule.name, f"{rule.name} {defect}", defect.subcode)
+                if rule.treatment is Treatment.DISCARD and defect.subcode != _FLAGS:
+                    discarded.append(broken)
                 else:
-                    withdraw = withdraw or reason
+                    withdraw = withdraw or broken
     if unknown:
         values["unknown"] = tuple(unknown)
     _merge_as4(values, context.asn4)
     return _Set(values, withdraw, tuple(discarded))
 
 
-def _read_one(rule: _Rule, flags: int, value: bytes, asn4: bool, values: dict[str, Any]) -> None:
+def _codes(data: bytes) -> list[int] | None:
+    """Return the codes of path attributes in their order; None if they are truncated."""
+    found = []
+    at = 0
+    while at < len(data):
+        value_at = at + (4 if data[at] & _EXTENDED else 3)
+        if value_at > len(data):
+            return None
+        found.append(data[at + 1])
+        at = value_at + int.from_bytes(data[at + 2 : value_at], "big")
+    return found if at == len(data) else None
+
+
+def _read_one(rule: _Rule, flags: int, value: bytes, context: DecodeContext, values: dict[str, Any]) -> None:
     if flags & _BOTH != rule.flags:
-        raise _Defect(f"has flags {flags:#04x}")
+        raise _Defect(_FLAGS, f"has flags {flags:#04x}")
     if rule.check is not None:
         rule.check(value)
-    values[rule.field] = rule.read(value, asn4)
+    if rule.read is not None:
+        values[rule.field] = rule.read(value, context)
 
 
 def _keep_unknown(flags: int, code: int, value: bytes, unknown: list[UnknownAttribute]) -> None:
     if not flags & _OPTIONAL:
-        raise SessionReset(3, 2, f"well-known attribute {code} is not known")
+        raise SessionReset(_UNRECOGNIZED, _name(code), f"well-known attribute {code} is not known")
     if flags & _TRANSITIVE:
         unknown.append(UnknownAttribute(flags & (_BOTH | _PARTIAL), code, value))
 
@@ -376,6 +481,10 @@ _Routes = dict[int, tuple[Prefix, ...]]
 """Prefixes by path id."""
 
 
+class _Unreadable(Exception):  # noqa: N818  always caught here
+    """Prefixes cannot be told apart."""
+
+
 def _shapes(bits: int, mark: int) -> list[tuple[int, int, int, int]]:
     """For each length: bytes with the length byte, shift to a packed Prefix, its mask, and its constant bits."""
     return [
@@ -393,7 +502,7 @@ _SHAPES = {Family.IPV4: _shapes(32, 0), Family.IPV6: _shapes(128, _V6)}
 
 
 def _prefixes(data: bytes, family: Family) -> tuple[Prefix, ...]:
-    """Read length-and-bits prefixes (RFC 4271 section 4.3); raises SessionReset where they cannot be told apart (RFC 7606 section 5.3)."""
+    """Read length-and-bits prefixes (RFC 4271 section 4.3); raises _Unreadable where they cannot be told apart (RFC 7606 section 5.3)."""
     shapes = _SHAPES[family]
     bits = len(shapes) - 1
     number = int.from_bytes
@@ -403,13 +512,13 @@ def _prefixes(data: bytes, family: Family) -> tuple[Prefix, ...]:
     while at < end:
         length = data[at]
         if length > bits:
-            raise SessionReset(3, 10, f"a prefix of {length} bits")
+            raise _Unreadable(f"a prefix of {length} bits")
         size, shift, mask, constant = shapes[length]
         after = at + size
         found.append(Prefix(number(data[at + 1 : after], "big") << shift & mask | constant))
         at = after
     if at > end:
-        raise SessionReset(3, 10, "a prefix is truncated")
+        raise _Unreadable("a prefix is truncated")
     return tuple(found)
 
 
@@ -421,7 +530,7 @@ def _routes(data: bytes, family: Family, context: DecodeContext) -> _Routes:
     at = 0
     while at < len(data):
         if at + 5 > len(data):
-            raise SessionReset(3, 10, "a path id is truncated")
+            raise _Unreadable("a path id is truncated")
         end = at + 5 + (data[at + 4] + 7 >> 3)
         path_id = int.from_bytes(data[at : at + 4], "big")
         routes.setdefault(path_id, []).extend(_prefixes(data[at + 4 : end], family))
@@ -433,29 +542,55 @@ def _routes(data: bytes, family: Family, context: DecodeContext) -> _Routes:
 
 
 class _Reach(NamedTuple):
-    family: Family
+    """MP_REACH_NLRI of a family that we look at."""
+
     next_hop: bytes
-    nlri: bytes
+    routes: _Routes
 
 
-def _mp_reach(value: bytes) -> _Reach | None:
-    """Read MP_REACH_NLRI (RFC 4760 section 3); None for families we do not speak. Raises SessionReset (RFC 7606 section 7.11)."""
-    if len(value) < 5 or 5 + value[3] > len(value):
-        raise SessionReset(3, 9, "MP_REACH_NLRI is truncated")
-    family = _FAMILIES.get(int.from_bytes(value[:2], "big"))
-    if family is None or value[2] != _UNICAST:
+def _family(name: str, value: bytes, least: int) -> Family | None:
+    """Read AFI and SAFI of a multiprotocol attribute; None for families we do not speak."""
+    family = _FAMILIES.get(int.from_bytes(value[:2], "big")) if len(value) >= 3 and value[2] == _UNICAST else None
+    if len(value) < least:
+        raise SessionReset(_OPTIONAL_ATTRIBUTE, name, f"{name} is truncated", family)
+    return family
+
+
+def _mp_routes(name: str, data: bytes, family: Family, context: DecodeContext) -> _Routes:
+    try:
+        return _routes(data, family, context)
+    except _Unreadable as unreadable:
+        raise SessionReset(_OPTIONAL_ATTRIBUTE, name, f"{name} has {unreadable}", family) from unreadable
+
+
+def _mp_reach(value: bytes, context: DecodeContext) -> _Reach | None:
+    """Read MP_REACH_NLRI (RFC 4760 section 3); None for families we do not look at. Raises SessionReset (RFC 7606 section 7.11)."""
+    name = "MP_REACH_NLRI"
+    family = _family(name, value, 5)
+    if family is None or family in context.disabled:
         return None
+    if 5 + value[3] > len(value):
+        raise SessionReset(_OPTIONAL_ATTRIBUTE, name, f"{name} is truncated", family)
     next_hop = value[4 : 4 + value[3]]
     if len(next_hop) not in ((4, 16, 32) if family is Family.IPV4 else (16, 32)):
-        raise SessionReset(3, 9, f"MP_REACH_NLRI has a next hop of {len(next_hop)} bytes")
-    return _Reach(family, next_hop, value[5 + value[3] :])
+        raise SessionReset(_OPTIONAL_ATTRIBUTE, name, f"{name} has a next hop of {len(next_hop)} bytes", family)
+    return _Reach(next_hop, _mp_routes(name, value[5 + value[3] :], family, context))
 
 
-def _mp_unreach(value: bytes) -> tuple[Family, bytes] | None:
-    if len(value) < 3:
-        raise SessionReset(3, 9, "MP_UNREACH_NLRI is truncated")
-    family = _FAMILIES.get(int.from_bytes(value[:2], "big"))
-    return None if family is None or value[2] != _UNICAST else (family, value[3:])
+def _mp_unreach(value: bytes, context: DecodeContext) -> tuple[Family, _Routes] | None:
+    """Read MP_UNREACH_NLRI (RFC 4760 section 4); None for families we do not look at. Raises SessionReset."""
+    name = "MP_UNREACH_NLRI"
+    family = _family(name, value, 3)
+    if family is None or family in context.disabled:
+        return None
+    return family, _mp_routes(name, value[3:], family, context)
+
+
+def _classic(data: bytes, context: DecodeContext) -> _Routes:
+    try:
+        return _routes(data, Family.IPV4, context)
+    except _Unreadable as unreadable:
+        raise SessionReset(_NETWORK, "NLRI", str(unreadable)) from unreadable
 
 
 def decode(body: bytes, peer: Address, context: DecodeContext) -> list[Learned]:
@@ -466,27 +601,29 @@ def decode(body: bytes, peer: Address, context: DecodeContext) -> list[Learned]:
     attributes_at = 4 + int.from_bytes(body[:2], "big")
     nlri_at = attributes_at + int.from_bytes(body[attributes_at - 2 : attributes_at], "big")
     if len(body) < 4 or attributes_at > len(body) or nlri_at > len(body):
-        raise SessionReset(3, 1, "the lengths in an UPDATE exceed it")
+        raise SessionReset(_ATTRIBUTE_LIST, "lengths", "the lengths in an UPDATE exceed it")
     if len(body) == 4:
         return [EndOfRib(peer, Family.IPV4)]
-    withdrawn = _routes(body[2 : attributes_at - 2], Family.IPV4, context)
-    classic = _routes(body[nlri_at:], Family.IPV4, context)
+    withdrawn = _classic(body[2 : attributes_at - 2], context)
+    classic = _classic(body[nlri_at:], context)
     if nlri_at == attributes_at and not classic:
         return _events(peer, withdrawn, [])
     data = body[attributes_at:nlri_at]
     found = _caches.get((context.asn4, context.external), {}).get(data)
     if found is not None:
-        return _finish(peer, found, withdrawn, classic=classic, reach=None, context=context)
+        return _finish(peer, found, withdrawn, classic=classic, reach=None, withdraws_only=True)
     data, reach, unreach = _split(data)
     if unreach is not None:
-        lost = _mp_unreach(unreach)
+        lost = _mp_unreach(unreach, context)
         if lost is not None:
-            family, nlri = lost
-            if not nlri and not data and reach is None and not withdrawn and not classic:
+            family, gone = lost
+            if not gone and not data and reach is None and not withdrawn and not classic:
                 return [EndOfRib(peer, family)]
-            _merge(withdrawn, _routes(nlri, family, context))
-    reached = _mp_reach(reach) if reach is not None else None
-    return _finish(peer, _find(data, context), withdrawn, classic=classic, reach=reached, context=context)
+            _merge(withdrawn, gone)
+    reached = _mp_reach(reach, context) if reach is not None else None
+    # Routes of a family that we do not look at are routes all the same: a defect withdraws them.
+    elsewhere = reach is not None and reached is None
+    return _finish(peer, _find(data, context), withdrawn, classic=classic, reach=reached, withdraws_only=not elsewhere)
 
 
 def _merge(into: _Routes, more: _Routes) -> None:
@@ -495,25 +632,31 @@ def _merge(into: _Routes, more: _Routes) -> None:
 
 
 def _finish(
-    peer: Address, found: _Set, withdrawn: _Routes, *, classic: _Routes, reach: _Reach | None, context: DecodeContext
+    peer: Address, found: _Set, withdrawn: _Routes, *, classic: _Routes, reach: _Reach | None, withdraws_only: bool
 ) -> list[Learned]:
-    """Join routes and attributes, after withdrawing what a defect takes away."""
+    """Join routes and attributes, after withdrawing what a defect takes away.
+
+    Raises SessionReset for a defect where there is no route to withdraw (RFC 7606 section 5.2), unless not *withdraws_only*.
+    """
     announced: list[tuple[_Routes, bytes]] = []
-    if reach is not None:
-        announced.append((_routes(reach.nlri, reach.family, context), reach.next_hop))
+    if reach is not None and reach.routes:
+        announced.append((reach.routes, reach.next_hop))
     if classic:
         announced.append((classic, b""))
-    defects: list[Learned] = [UpdateMalformed(peer, DISCARD, reason) for reason in found.discarded]
+    defects: list[Learned] = [
+        UpdateMalformed(peer, Treatment.DISCARD, broken.reason, broken.attribute) for broken in found.discarded
+    ]
+    broken = found.withdraw
+    if broken is not None and not announced and withdraws_only:
+        raise SessionReset(broken.subcode, broken.attribute, f"{broken.reason}, and there is no route to withdraw")
     kept: list[tuple[_Routes, Attributes]] = []
     for routes, next_hop in announced:
-        attributes = found.withdraw or found.attributes(next_hop)
-        if isinstance(attributes, str):
-            defects.append(UpdateMalformed(peer, WITHDRAW, attributes))
+        attributes = broken or found.attributes(next_hop)
+        if isinstance(attributes, _Broken):
+            defects.append(UpdateMalformed(peer, Treatment.WITHDRAW, attributes.reason, attributes.attribute))
             _merge(withdrawn, routes)
         else:
             kept.append((routes, attributes))
-    if found.withdraw and not announced:
-        defects.append(UpdateMalformed(peer, WITHDRAW, found.withdraw))
     return defects + _events(peer, withdrawn, kept)
 
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import msgspec
 
-from bgpd.adapters.exabgp.codec import WITHDRAW, CodecError, Learned, Opened, decode_notification, decode_open
-from bgpd.model.event import EndOfRib, RoutesLearned, UpdateMalformed
+from bgpd.adapters.exabgp.codec import CodecError, Learned, Opened, decode_notification, decode_open
+from bgpd.model.event import EndOfRib, RoutesLearned, Treatment, UpdateMalformed
 from bgpd.model.peer import GracefulRestart, Notification, SessionOpen
 from bgpd.model.prefix import Address, Family, Prefix
 from bgpd.model.route import AsSegment, Attributes, Origin, SegmentKind, UnknownAttribute
@@ -264,7 +264,7 @@ def _stock_update(peer: Address, message: dict[str, Any]) -> list[Learned]:
             _stock_announced(hops, announced)
     events: list[Learned] = []
     if "error" in attributes or attributes.get("origin") == "invalid":
-        events.append(UpdateMalformed(peer, WITHDRAW, "ExaBGP found an attribute malformed"))
+        events.append(UpdateMalformed(peer, Treatment.WITHDRAW, "ExaBGP found an attribute malformed"))
         for (path_id, _, _), prefixes in announced.items():
             withdrawn.setdefault(path_id, []).extend(prefixes)
         announced.clear()

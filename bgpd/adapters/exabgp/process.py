@@ -29,8 +29,9 @@ from bgpd.adapters.exabgp.codec import CodecError
 from bgpd.adapters.exabgp.commands import ACK_WAIT_S, Commands, SpeakerGone
 from bgpd.adapters.exabgp.lines import Answer, Hello, SnapshotEnd, Text, parse
 from bgpd.adapters.exabgp.neighbors import NeighborsTarget
-from bgpd.adapters.exabgp.source import RESET_CODE, Session, Source
+from bgpd.adapters.exabgp.source import Session, Source
 from bgpd.model.event import Event, SpeakerLost, SpeakerUp
+from bgpd.model.peer import Notification
 from bgpd.model.prefix import Address
 
 READ_BYTES = 1 << 18
@@ -88,7 +89,7 @@ class Speaker:
         self._source = Source(self._commands, lambda: self.neighbors.actual, deliver)
         self._source.on_up = self._on_up
         self._source.on_down = self.adj_rib_out.down
-        self._source.on_reset = lambda peer: self._start(self._reset(peer))
+        self._source.on_reset = lambda peer, notification: self._start(self._reset(peer, notification))
         self._log = options.log_path or options.runtime_dir / "exabgp.log"
         self._pid: int | None = None
         self._child: int | None = None
@@ -338,9 +339,10 @@ class Speaker:
         elif session.opened.open.graceful_restart is None:
             self._start(self._source.infer_end(session))
 
-    async def _reset(self, peer: Address) -> None:
+    async def _reset(self, peer: Address, notification: Notification) -> None:
+        """Have ExaBGP send *notification* and end the session; the launcher reads code and subcode from one number."""
         with suppress(SpeakerGone):
-            await self._commands.run(f"neighbor {peer} teardown {RESET_CODE}")
+            await self._commands.run(f"neighbor {peer} teardown {notification.code << 8 | notification.subcode}")
 
     def _start(self, work: Awaitable[None]) -> None:
         """Run *work* within the attachment."""

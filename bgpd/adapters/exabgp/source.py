@@ -26,7 +26,7 @@ from bgpd.adapters.exabgp.lines import (
     State,
     UpdateReceived,
 )
-from bgpd.model.event import EndOfRib, Event, PeerDown, PeerUp
+from bgpd.model.event import EndOfRib, Event, PeerDown, PeerUp, Treatment, UpdateMalformed
 from bgpd.model.peer import Notification, Peer
 from bgpd.model.prefix import Address, Family
 
@@ -69,8 +69,8 @@ class Source:
         """Called before PeerUp is delivered."""
         self.on_down: Callable[[Address], None] = lambda _peer: None
         """Called before PeerDown is delivered."""
-        self.on_reset: Callable[[Address], None] = lambda _peer: None
-        """Called to have ExaBGP restart a session; must not wait, it is called by the task that reads the answers."""
+        self.on_reset: Callable[[Address, Notification], None] = lambda _peer, _notification: None
+        """Called to have ExaBGP end a session with a NOTIFICATION; must not wait, it is called by the task that reads the answers."""
         self._commands = commands
         self._peers = peers
         self._deliver = deliver
@@ -78,10 +78,12 @@ class Source:
         self._notifications: dict[Address, Notification] = {}
         self._refused: dict[Address, str] = {}
         self._refreshing: set[tuple[Address, Family]] = set()
+        self._ended: set[Address] = set()
+        """Peers whose end we have told, while ExaBGP has yet to say ``down``."""
 
     def forget(self) -> None:
         """Forget all sessions: the speaker is gone, or will tell again."""
-        for kept in (self.sessions, self._opened, self._notifications, self._refused, self._refreshing):
+        for kept in (self.sessions, self._opened, self._notifications, self._refused, self._refreshing, self._ended):
             kept.clear()
 
     async def take(self, line: Line) -> None:
@@ -111,13 +113,26 @@ class Source:
         session = self.sessions.get(peer)
         if session is None:
             return
+        session.heard = time.monotonic()
         try:
             events = decode(body, peer, session.context)
         except SessionReset as reset:
-            await self.reset(peer, f"malformed UPDATE: {reset}")
+            if reset.family is not None and any(family is not reset.family for family in session.families):
+                await self._disable(session, reset.family, reset)
+                await self._body(peer, body)  # once for each family at most: what is disabled raises no more
+                return
+            await self._deliver(UpdateMalformed(peer, Treatment.RESET, str(reset), reset.attribute))
+            await self.reset(peer, f"malformed UPDATE: {reset}", Notification(reset.code, reset.subcode, sent=True))
             return
-        session.heard = time.monotonic()
         await self._deliver_all(events)
+
+    async def _disable(self, session: Session, family: Family, reset: SessionReset) -> None:
+        """Go on without *family*, whose routes cannot be told (RFC 4760 section 7): nothing more is to be heard of it."""
+        session.context = msgspec.structs.replace(session.context, disabled=(*session.context.disabled, family))
+        await self._deliver(
+            UpdateMalformed(session.peer, Treatment.DISABLE, str(reset), reset.attribute, family=family)
+        )
+        await self._deliver_all([EndOfRib(session.peer, family)])
 
     async def _learned(self, peer: Address, events: tuple[Learned, ...]) -> None:
         session = self.sessions.get(peer)
@@ -141,6 +156,7 @@ class Source:
             return  # of a neighbor that we are taking away
         self._notifications.pop(peer, None)
         self._refused.pop(peer, None)
+        self._ended.discard(peer)
         families = tuple(family for family in configured.families if family in opened.open.families)
         context = DecodeContext(
             asn4=opened.asn4,
@@ -170,6 +186,9 @@ class Source:
         self._refreshing = {key for key in self._refreshing if key[0] != peer}
         if self.sessions.pop(peer, None) is not None:
             self.on_down(peer)
+        elif peer in self._ended:
+            self._ended.discard(peer)
+            return
         elif notification is None or self._refused.get(peer) == reason:
             return
         else:
@@ -187,13 +206,14 @@ class Source:
             return seen
         return Notification(code, subcode, sent)
 
-    async def reset(self, peer: Address, reason: str) -> None:
-        """End the session with *peer* with *reason*; what it still sends is ignored."""
+    async def reset(self, peer: Address, reason: str, notification: Notification) -> None:
+        """End the session with *peer* with *reason* by sending *notification*; what it still sends is ignored."""
         self.sessions.pop(peer, None)
+        self._ended.add(peer)
         self.on_down(peer)
         self._refreshing = {key for key in self._refreshing if key[0] != peer}
-        await self._deliver(PeerDown(peer, reason))
-        self.on_reset(peer)
+        await self._deliver(PeerDown(peer, reason, notification))
+        self.on_reset(peer, notification)
 
     # -------------------------------------------------------------- refresh after an attachment
 

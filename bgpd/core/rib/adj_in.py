@@ -81,9 +81,10 @@ class AdjIn:
         ]
         return self._drop(peer, stale)
 
-    def clear(self, peer: Address) -> list[Prefix]:
-        """Forget all of *peer*; returns the prefixes it had."""
-        return self._drop(peer, list(self._of_peer.get(peer, {})))
+    def clear(self, peer: Address, family: Family | None = None) -> list[Prefix]:
+        """Forget all of *peer* (of one *family*, or of all); returns the prefixes it had."""
+        mine = self._of_peer.get(peer, {})
+        return self._drop(peer, [entry for entry in mine if family is None or entry[0].family is family])
 
     def paths(self, prefix: Prefix) -> Mapping[PathKey, Path]:
         return self._paths.get(prefix, {})

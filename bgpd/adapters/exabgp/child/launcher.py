@@ -5,12 +5,14 @@ also sends the keepalives. Here a received message becomes one line, ``{"raw":TY
 not looked into beyond the three length fields (RFC 4271 section 6.3: their disagreement ends the session, and only ExaBGP can send
 the NOTIFICATION).
 
-Four functions of ExaBGP are replaced, the rest is stock:
+Five functions of ExaBGP are replaced, the rest is stock:
 
 * ``Processes.packets`` writes the short line instead of a JSON document with host name, counters and a slow hex dump;
 * ``Message.unpack`` returns an empty Update for a received UPDATE, and for the marks of an enhanced refresh (RFC 7313), which stock
   ExaBGP mistakes for a request to send everything again;
-* ``Delay.increase`` stops at RECONNECT_CEILING_S instead of a minute.
+* ``Delay.increase`` stops at RECONNECT_CEILING_S instead of a minute;
+* ``Peer._main`` ends a session with any NOTIFICATION: ``teardown N`` with N above 255 sends code N >> 8, subcode N & 255, whether graceful
+  restart was agreed or not (stock ExaBGP sends Cease, and with graceful restart nothing).
 
 ``install`` verifies that the functions are the ones this was written for, and ``Unfit`` names what differs: then the process ends with
 status 78 and nothing was started (the daemon's other mode, stock JSON, needs none of this).
@@ -31,6 +33,7 @@ from exabgp.bgp.message import Message, Notify, Update
 from exabgp.bgp.message.direction import Direction
 from exabgp.reactor import delay, protocol
 from exabgp.reactor.api.processes import Processes
+from exabgp.reactor.peer import Peer
 
 EXIT_UNFIT = 78
 """EX_CONFIG of sysexits.h: starting again does not help."""
@@ -38,6 +41,8 @@ RECONNECT_CEILING_S = 5
 """Longest pause between two attempts to connect. A refused or unanswered SYN every 5 s is nothing; a router that is back and not called
 for a minute is an outage."""
 
+CEASE_SUBCODES = 255
+"""Highest argument of ``teardown`` that is a subcode of Cease; above, it is a code and its subcode."""
 REFRESH_MARKS = (1, 2)
 """Subtypes BoRR and EoRR of a ROUTE-REFRESH message (RFC 7313 section 3.2)."""
 
@@ -79,6 +84,14 @@ def install() -> None:
         stock_increase(self)
         self._next = min(self._next, RECONNECT_CEILING_S)
 
+    def main(self: Any) -> Any:
+        for action in stock_main(self):
+            yield action
+            if self._teardown is not None and self._teardown > CEASE_SUBCODES:
+                raise Notify(self._teardown >> 8, self._teardown & 0xFF)
+
+    stock_main = Peer._main
+    Peer._main = main
     stock_increase = delay.Delay.increase
     delay.Delay.increase = increase
     Processes.packets = packets
@@ -106,12 +119,16 @@ def verify() -> None:
         Processes.write: ["self", "process", "string", "neighbor"],
         Processes._notify: ["self", "neighbor", "event"],
         delay.Delay.increase: ["self"],
+        Peer._main: ["self"],
+        Peer.teardown: ["self", "code", "restart"],
     }
     for function, expected in signatures.items():
         found = list(inspect.signature(function).parameters)
         if expected is not None and found != expected:
             raise Unfit(f"{function.__qualname__} takes {found}, not {expected}")
     _verify_caller(protocol)
+    if "self._teardown = code" not in inspect.getsource(Peer.teardown) or not inspect.isgeneratorfunction(Peer._main):
+        raise Unfit("Peer ends sessions in another way")
     if "_next" not in vars(delay.Delay()):
         raise Unfit("Delay has no _next")
 
