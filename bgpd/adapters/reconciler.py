@@ -11,6 +11,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Generic, Protocol, TypeVar
 
+import msgspec
+
 from bgpd.core.reconcile.backoff import Backoff, Failure
 from bgpd.core.reconcile.order import arrange
 from bgpd.flow.table import Table
@@ -133,8 +135,8 @@ class Reconciler(Generic[K, V]):
 
 
 def describe(key: Hashable) -> str:
-    """Write a key for people: its fields, without their names."""
-    fields = getattr(key, "__struct_fields__", None)
-    if fields is None:
+    """Write a key for people: its fields that differ from their defaults, without their names."""
+    if not isinstance(key, msgspec.Struct):
         return " ".join(map(str, key)) if isinstance(key, tuple) else str(key)
-    return " ".join(str(value) for value in (getattr(key, field) for field in fields) if value is not None)
+    fields = ((field, getattr(key, field.name)) for field in msgspec.structs.fields(key))
+    return " ".join(str(value) for field, value in fields if value != field.default)

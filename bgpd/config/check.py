@@ -9,16 +9,19 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
+from bgpd.adapters.netlink.protocols import PROTOCOLS
 from bgpd.adapters.store.open import access_defects, open_store
 from bgpd.config.schema import (
     NAME_PATTERN,
     FallbackSection,
+    KernelSection,
     NodeSection,
     PeerSection,
     PoolSection,
     Section,
     StoreSection,
 )
+from bgpd.model.forwarding import MAIN_TABLE
 from bgpd.model.node import AddressMethod
 from bgpd.model.prefix import Address, Family, Prefix, parse_interface
 
@@ -33,6 +36,9 @@ _BLOCK_SIZES = {Family.IPV4: (20, 32, 26), Family.IPV6: (116, 128, 122)}
 """Smallest, largest and default block size (Calico: IPPool.spec.blockSize)."""
 _LINK_LOCAL = (Prefix.parse("169.254.0.0/16"), Prefix.parse("fe80::/10"))
 
+
+LOCAL_TABLE = 255
+LEAST_MTU_BYTES = 1280
 
 METHODS = "first-found, interface=NAMES, can-reach=ADDRESS or cidr=CIDRS"
 
@@ -49,6 +55,8 @@ def findings(sections: Mapping[str, Section]) -> Iterator[Finding]:
                 yield from _pool(section)
             case PeerSection():
                 yield from _peer(path, section)
+            case KernelSection():
+                yield from _kernel(section)
             case FallbackSection() if section.restore_ceiling_s < section.restore_after_s:
                 yield "fallback.restore_ceiling_s", f"must be at least restore_after_s ({section.restore_after_s:g})"
             case _:
@@ -56,6 +64,21 @@ def findings(sections: Mapping[str, Section]) -> Iterator[Finding]:
     peers = {path: section for path, section in sections.items() if isinstance(section, PeerSection)}
     yield from _unique(peers, "name", lambda peer: peer.name)
     yield from _unique(peers, "address", lambda peer: peer.address)
+
+
+def _kernel(kernel: KernelSection) -> Iterator[Finding]:
+    owner = PROTOCOLS.get(kernel.protocol)
+    if owner is not None:
+        yield "kernel.protocol", f"marks the routes of {owner}: ours would be taken for its, and its for ours"
+    if kernel.vrf is not None and kernel.table != MAIN_TABLE:
+        yield "kernel.table", f"a VRF has a table of its own: leave it away, or vrf ({kernel.vrf})"
+    if kernel.table == LOCAL_TABLE:
+        yield "kernel.table", f"{LOCAL_TABLE} is the kernel's own table of local addresses"
+    if kernel.mtu_bytes and kernel.mtu_bytes < LEAST_MTU_BYTES:
+        yield "kernel.mtu_bytes", f"must be 0 or at least {LEAST_MTU_BYTES} (RFC 8200 section 5)"
+    for family, address in ((Family.IPV4, kernel.source_ipv4), (Family.IPV6, kernel.source_ipv6)):
+        if address is not None and address.family is not family:
+            yield f"kernel.source_{family.name.lower()}", f"must be an {family.name.replace('IPV', 'IPv')} address"
 
 
 def _store(store: StoreSection) -> Iterator[Finding]:

@@ -13,9 +13,12 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from bgpd.adapters.netlink.encode import Resilience
+from bgpd.adapters.netlink.options import KernelOptions, NexthopObjects
 from bgpd.adapters.store.open import Access
 from bgpd.adapters.store.records import vtep_mac
 from bgpd.model.event import Configured, Options
+from bgpd.model.forwarding import MAIN_TABLE, PROTOCOL, RouteSettings
 from bgpd.model.node import AddressMethod, Node
 from bgpd.model.peer import Peer
 from bgpd.model.pool import Fallback, Mode, Pool
@@ -103,6 +106,46 @@ class EcmpSection(Section, frozen=True, kw_only=True):
     multipath_relax: bool = True
 
 
+class KernelSection(Section, frozen=True, kw_only=True):
+    """How routes are written into the kernel, and how it is watched."""
+
+    protocol: Annotated[int, Meta(ge=1, le=255)] = PROTOCOL
+    table: Annotated[int, Meta(ge=1, le=4_294_967_295)] = MAIN_TABLE
+    vrf: Annotated[str, Meta(min_length=1, max_length=15)] | None = None
+    """Name of a VRF device: its table is used, and next hops are found through it."""
+    metric: Annotated[int, Meta(ge=0, le=4_294_967_295)] = 0
+    source_ipv4: Address | None = None
+    source_ipv6: Address | None = None
+    mtu_bytes: Annotated[int, Meta(ge=0, le=65_535)] = 0
+    nexthop_objects: NexthopObjects = NexthopObjects.AUTO
+    resilient_buckets: Annotated[int, Meta(ge=0, le=65_535)] = 0
+    resilient_idle_s: Seconds = 120.0
+    resilient_unbalanced_s: Seconds = 0.0
+    compare_s: Annotated[float, Meta(ge=1, le=86_400)] = 90.0
+
+    def options(self) -> KernelOptions:
+        """Return what the kernel's adapter must know."""
+        resilience = Resilience(
+            buckets=self.resilient_buckets, idle_s=self.resilient_idle_s, unbalanced_s=self.resilient_unbalanced_s
+        )
+        return KernelOptions(
+            protocol=self.protocol,
+            resolve_table=self.table if self.vrf else MAIN_TABLE,
+            objects=self.nexthop_objects,
+            resilience=resilience if self.resilient_buckets else None,
+        )
+
+    def routes(self) -> RouteSettings:
+        """Return how the core is to write routes."""
+        return RouteSettings(
+            table=self.table,
+            metric=self.metric,
+            source_ipv4=self.source_ipv4,
+            source_ipv6=self.source_ipv6,
+            mtu_bytes=self.mtu_bytes,
+        )
+
+
 class StartupSection(Section, frozen=True, kw_only=True):
     peers_learned_ceiling_s: Seconds = 120.0
 
@@ -151,6 +194,7 @@ class Config(Section, frozen=True, kw_only=True):
     peer: tuple[PeerSection, ...] = ()
     fallback: FallbackSection = FallbackSection()
     ecmp: EcmpSection = EcmpSection()
+    kernel: KernelSection = KernelSection()
     startup: StartupSection = StartupSection()
     speaker: SpeakerSection = SpeakerSection()
     api: ApiSection = ApiSection()
@@ -164,6 +208,10 @@ class Config(Section, frozen=True, kw_only=True):
         """Return the configuration with the node's address given, as it was found."""
         found = msgspec.structs.replace(self.node, address=f"{address}/{subnet.length}")
         return msgspec.structs.replace(self, node=found)
+
+    def in_table(self, table: int) -> Config:
+        """Return the configuration with the routing table given, as its VRF has it."""
+        return msgspec.structs.replace(self, kernel=msgspec.structs.replace(self.kernel, table=table))
 
     def router_id(self) -> Address:
         """The BGP identifier: as set, else the node's IPv4 address, which must be given or found before."""
@@ -211,6 +259,7 @@ class Config(Section, frozen=True, kw_only=True):
                 fallback=self.fallback.kind,
                 vxlan_vni=self.fallback.vxlan_vni,
                 vxlan_port=self.fallback.vxlan_port,
+                routes=self.kernel.routes(),
             ),
         )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from bgpd.flow.table import Table
 from bgpd.model.forwarding import (
     Group,
@@ -13,6 +15,7 @@ from bgpd.model.forwarding import (
     Present,
     RouteKey,
     RouteKind,
+    RouteSettings,
 )
 from bgpd.model.prefix import Prefix
 
@@ -20,24 +23,33 @@ from bgpd.model.prefix import Prefix
 class Fib:
     """Owns the counts of users of each group and leg; the table holds the result."""
 
-    def __init__(self, table: Table[KernelKey, KernelValue]) -> None:
+    def __init__(
+        self, table: Table[KernelKey, KernelValue], settings: Callable[[], RouteSettings] = RouteSettings
+    ) -> None:
+        """*settings* says how routes are written; table and metric must stay the same for the life of this."""
         self.table = table
+        self._settings = settings
         self._users: dict[GroupKey, int] = {}
         self._legs: dict[Leg, int] = {}
 
-    def unicast(self, prefix: Prefix, group: GroupKey, legs: tuple[Leg, ...]) -> None:
+    def key(self, prefix: Prefix) -> RouteKey:
+        """Return the place of *prefix* in the kernel."""
+        return self._settings().key(prefix)
+
+    def unicast(self, prefix: Prefix, group: GroupKey, legs: tuple[Leg, ...], weights: tuple[int, ...] = ()) -> None:
         """Send *prefix* to *group*, and let that group have *legs* (all routes of a group see the change at once)."""
-        self._set_legs(group, legs)
-        self._set_route(prefix, KernelRoute(RouteKind.UNICAST, group))
+        self._set_legs(group, Group(legs, weights))
+        self._set_route(prefix, self._settings().unicast(prefix, group))
 
     def drop(self, prefix: Prefix, kind: RouteKind) -> None:
-        """Install *prefix* as blackhole or unreachable."""
+        """Install *prefix* as blackhole, unreachable or prohibit."""
         self._set_route(prefix, KernelRoute(kind))
 
     def remove(self, prefix: Prefix) -> None:
         """Want no route for *prefix*."""
-        old = self.table.get(RouteKey(prefix))
-        self.table.discard(RouteKey(prefix))
+        key = self.key(prefix)
+        old = self.table.get(key)
+        self.table.discard(key)
         self._leave(old)
 
     def hold(self, key: KernelKey, value: KernelValue) -> None:
@@ -55,7 +67,7 @@ class Fib:
             self.table.discard(key)
 
     def route(self, prefix: Prefix) -> KernelRoute | None:
-        value = self.table.get(RouteKey(prefix))
+        value = self.table.get(self.key(prefix))
         assert value is None or isinstance(value, KernelRoute)
         return value
 
@@ -64,7 +76,7 @@ class Fib:
         return value.legs if isinstance(value, Group) else ()
 
     def _set_route(self, prefix: Prefix, route: KernelRoute) -> None:
-        key = RouteKey(prefix)
+        key = self.key(prefix)
         old = self.table.get(key)
         if old == route:
             return
@@ -84,13 +96,13 @@ class Fib:
             for leg in legs:
                 self._give(leg)
 
-    def _set_legs(self, group: GroupKey, legs: tuple[Leg, ...]) -> None:
-        old = self.legs(group)
-        if old == legs:
+    def _set_legs(self, group: GroupKey, wanted: Group) -> None:
+        if self.table.get(group) == wanted:
             return
-        for leg in legs:
+        old = self.legs(group)
+        for leg in wanted.legs:
             self._take(leg)
-        self.table.set(group, Group(legs))
+        self.table.set(group, wanted)
         for leg in old:
             self._give(leg)
 

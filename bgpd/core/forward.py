@@ -46,7 +46,7 @@ class Forwarder:
 
     def __init__(self, state: State) -> None:
         self._state = state
-        self.fib = Fib(state.tables.kernel)
+        self.fib = Fib(state.tables.kernel, lambda: state.facts.options.routes)
         self.reached: dict[Prefix, Reached] = {}
         self._remotes: dict[str, _Remote] = {}
         self._restores: dict[Prefix, Restore] = {}

@@ -9,7 +9,7 @@ from pathlib import Path
 import structlog
 
 from bgpd.adapters import log
-from bgpd.adapters.netlink.detect import NotFound, detect
+from bgpd.adapters.netlink.detect import NotFound, detect, vrf_table
 from bgpd.config.schema import Config
 from bgpd.daemon.wiring import Daemon, Fatal
 
@@ -43,7 +43,12 @@ async def _until_signal(config: Config, record: Path | None) -> None:
 
 
 async def _located(config: Config) -> Config:
-    """Find the node's address where the configuration only says how; raises Fatal where no address fits."""
+    """Find the VRF's table, and the node's address where the configuration only says how; raises Fatal where there is none."""
+    if config.kernel.vrf is not None:
+        try:
+            config = config.in_table(await vrf_table(config.kernel.vrf))
+        except NotFound as error:
+            raise Fatal(f"kernel.vrf: {error}") from error
     method = config.address_method()
     if method is None:
         return config

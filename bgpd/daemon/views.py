@@ -159,7 +159,7 @@ class DaemonViews:
 
     def _programmed(self, prefix: Prefix, reached: Reached | None) -> str:
         """Say whether the kernel holds what is desired: the route, its group, and the group's legs."""
-        key = RouteKey(prefix)
+        key = self._pipeline.forwarder.fib.key(prefix)
         want = self._kernel.table.get(key)
         if want is None:
             held = self._kernel.target.actual.get(key) is not None

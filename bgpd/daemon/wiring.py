@@ -71,7 +71,7 @@ class Daemon:
         except OSError as error:
             raise Fatal(f"cannot record to {record}: {error.strerror}") from error
         self._store: Store = open_store(config.store.url, config.store.access())
-        self._kernel = Kernel(self._inbox.put, self._kernel_drifted)
+        self._kernel = Kernel(self._inbox.put, self._kernel_drifted, config.kernel.options())
         self._speaker = Speaker(
             SpeakerOptions(
                 runtime_dir=Path(config.speaker.runtime_dir),

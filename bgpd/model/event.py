@@ -7,6 +7,7 @@ from enum import StrEnum
 import msgspec
 
 from bgpd.model.bgp import BgpConfiguration, BgpFilter, BgpPeer
+from bgpd.model.forwarding import RouteSettings
 from bgpd.model.node import Node
 from bgpd.model.peer import Notification, Peer, SessionOpen
 from bgpd.model.pool import Affinity, Block, Fallback, Pool
@@ -37,6 +38,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """For pools that say nothing."""
     vxlan_vni: int = 4096
     vxlan_port: int = 4789
+    routes: RouteSettings = RouteSettings()
+    """How routes are written into the kernel."""
 
 
 class Configured(_Event, frozen=True, kw_only=True):

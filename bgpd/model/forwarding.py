@@ -11,7 +11,7 @@ from enum import StrEnum
 
 import msgspec
 
-from bgpd.model.prefix import Address, Prefix
+from bgpd.model.prefix import Address, Family, Prefix
 
 PROTOCOL = 179
 """Route and nexthop protocol number that marks an object as ours (rt_protos has no entry by that number)."""
@@ -19,6 +19,8 @@ NEXTHOP_ID_FIRST = 0x62670000
 NEXTHOP_ID_LAST = 0x6267FFFF
 VXLAN_DEVICE = "vxlan.bgpd"
 MAIN_TABLE = 254
+DEFAULT_METRIC = {Family.IPV4: 0, Family.IPV6: 1024}
+"""The metric of a route that is made without one: it is part of the kernel's key."""
 
 
 class DeviceKey(msgspec.Struct, frozen=True, cache_hash=True):
@@ -65,6 +67,9 @@ class Leg(msgspec.Struct, frozen=True, cache_hash=True, order=True):
     device: str
     gateway: Address | None = None
     onlink: bool = False
+    """The gateway is on the link whatever the addresses say."""
+    ipv6: bool = False
+    """For a leg without a gateway: it carries IPv6 routes (with one, its family is the gateway's)."""
 
 
 class Present(msgspec.Struct, frozen=True):
@@ -81,24 +86,64 @@ class Group(msgspec.Struct, frozen=True):
     """Equal-cost legs, sorted."""
 
     legs: tuple[Leg, ...]
+    weights: tuple[int, ...] = ()
+    """One for each leg, 1 to 256; empty where all are equal (see :func:`weighted`)."""
+
+
+def weighted(shares: dict[Leg, int]) -> Group:
+    """Make a group of legs with their weights; equal ones are left out, so that the same group is the same value."""
+    legs = tuple(sorted(shares, key=leg_order))
+    weights = tuple(shares[leg] for leg in legs)
+    return Group(legs, weights if len(set(weights)) > 1 else ())
+
+
+def leg_order(leg: Leg) -> tuple[str, int, bool, bool]:
+    """Sort legs, also those without a gateway."""
+    return leg.device, -1 if leg.gateway is None else leg.gateway, leg.onlink, leg.ipv6
 
 
 class RouteKind(StrEnum):
     UNICAST = "unicast"
     BLACKHOLE = "blackhole"
     UNREACHABLE = "unreachable"
+    PROHIBIT = "prohibit"
 
 
 class RouteKey(msgspec.Struct, frozen=True, cache_hash=True):
     prefix: Prefix
     table: int = MAIN_TABLE
+    metric: int = 0
+    """Part of the kernel's key. 0: the kernel's default for the family (DEFAULT_METRIC)."""
 
 
 class KernelRoute(msgspec.Struct, frozen=True):
-    """A route of ours; *group* is set for unicast only."""
+    """A route of ours; *group*, *source* and *mtu_bytes* are for unicast only."""
 
     kind: RouteKind
     group: GroupKey | None = None
+    source: Address | None = None
+    """Address of ours that packets of this host get (RTA_PREFSRC); None: the kernel's choice."""
+    mtu_bytes: int = 0
+    """Path MTU of the route (RTAX_MTU); 0: that of its link."""
+
+
+class RouteSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How this node's routes are written, all alike."""
+
+    table: int = MAIN_TABLE
+    metric: int = 0
+    source_ipv4: Address | None = None
+    source_ipv6: Address | None = None
+    mtu_bytes: int = 0
+
+    def key(self, prefix: Prefix) -> RouteKey:
+        """Return the place of *prefix* in the kernel."""
+        metric = 0 if self.metric == DEFAULT_METRIC[prefix.family] else self.metric
+        return RouteKey(prefix, self.table, metric)
+
+    def unicast(self, prefix: Prefix, group: GroupKey) -> KernelRoute:
+        source = self.source_ipv4 if prefix.family is Family.IPV4 else self.source_ipv6
+        return KernelRoute(RouteKind.UNICAST, group, source, self.mtu_bytes)
 
 
 KernelKey = DeviceKey | NeighbourKey | FdbKey | Leg | GroupKey | RouteKey

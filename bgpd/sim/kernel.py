@@ -26,6 +26,7 @@ from bgpd.model.event import (
     LinkRemoved,
 )
 from bgpd.model.forwarding import (
+    DEFAULT_METRIC,
     MAIN_TABLE,
     NEXTHOP_ID_FIRST,
     PROTOCOL,
@@ -42,6 +43,7 @@ from bgpd.model.forwarding import (
     RouteKey,
     RouteKind,
     VxlanDevice,
+    weighted,
 )
 from bgpd.model.prefix import Address, Family, Prefix, parse_interface
 
@@ -161,7 +163,8 @@ class FakeKernel:
     def lookup(self, address: Address) -> Found | None:
         """Find where a packet to *address* goes by the main table: longest prefix, then lowest metric."""
         ours = [key for key in self.actual if isinstance(key, RouteKey) and key.table == MAIN_TABLE]
-        candidates = [(key.prefix.length, -_metric(key.prefix), key) for key in ours if key.prefix.holds(address)]
+        fitting = [key for key in ours if key.prefix.holds(address)]
+        candidates = [(key.prefix.length, -(key.metric or DEFAULT_METRIC[key.prefix.family]), key) for key in fitting]
         others = [(prefix.length, -metric, prefix) for prefix, metric in self._foreign if prefix.holds(address)]
         best = max((candidate[:2] for candidate in [*candidates, *others]), default=None)
         if best is None:
@@ -224,13 +227,13 @@ class FakeKernel:
 
     def add_foreign(self, prefix: Prefix, hops: Hops, metric: int | None = None) -> None:
         """Add or change another's route; without a metric, the kernel's default."""
-        metric = _metric(prefix) if metric is None else metric
+        metric = DEFAULT_METRIC[prefix.family] if metric is None else metric
         if self._foreign.get((prefix, metric)) != hops:
             self._foreign[prefix, metric] = hops
             self._tell(ForeignRouteChanged(prefix=prefix, metric=metric, hops=hops))
 
     def remove_foreign(self, prefix: Prefix, metric: int | None = None) -> None:
-        metric = _metric(prefix) if metric is None else metric
+        metric = DEFAULT_METRIC[prefix.family] if metric is None else metric
         if self._foreign.pop((prefix, metric), None) is not None:
             self._tell(ForeignRouteRemoved(prefix=prefix, metric=metric))
 
@@ -253,14 +256,22 @@ class FakeKernel:
                 return None if legs and all(leg in self.actual for leg in legs) else MISSING
             case RouteKey():
                 assert isinstance(value, KernelRoute)
-                taken = key.table == MAIN_TABLE and (key.prefix, _metric(key.prefix)) in self._foreign
-                if value.kind is RouteKind.UNICAST and value.group not in self.actual:
-                    return MISSING
-                return EXISTS if taken else None
+                return self._route_refusal(key, value)
             case DeviceKey():
                 return None if key.name == VXLAN_DEVICE else f"{key.name} is not a device of ours"
             case _:
                 return None if DeviceKey(key.device) in self.actual else f"no device {key.device}"
+
+    def _route_refusal(self, key: RouteKey, value: KernelRoute) -> str | None:
+        family = key.prefix.family
+        if value.kind is RouteKind.UNICAST:
+            group = None if value.group is None else self.actual.get(value.group)
+            if not isinstance(group, Group) or (family is Family.IPV6 and any(_is_ipv4(leg) for leg in group.legs)):
+                return MISSING
+            if value.source is not None and all(value.source != address for _, address in self._addresses):
+                return MISSING
+        taken = key.table == MAIN_TABLE and (key.prefix, key.metric or DEFAULT_METRIC[family]) in self._foreign
+        return EXISTS if taken else None
 
     def _leg_refusal(self, leg: Leg) -> str | None:
         link = self._links.get(leg.device)
@@ -288,8 +299,9 @@ class FakeKernel:
             for group, value in list(self.actual.items()):
                 if isinstance(value, Group) and key in value.legs:
                     self._stir(group)
-                    left = tuple(leg for leg in value.legs if leg != key)
-                    self.actual[group] = Group(left)
+                    weights = value.weights or (1,) * len(value.legs)
+                    left = {leg: weight for leg, weight in zip(value.legs, weights, strict=True) if leg != key}
+                    self.actual[group] = weighted(left)
                     if not left:
                         self._drop(group)
         elif isinstance(key, GroupKey):
@@ -321,7 +333,7 @@ class FakeKernel:
             self.actual[wanted] = self.actual.pop(found)
         for key, value in list(self.actual.items()):
             if isinstance(value, KernelRoute) and value.group in names:
-                self.actual[key] = KernelRoute(value.kind, names[value.group])
+                self.actual[key] = msgspec.structs.replace(value, group=names[value.group])
 
     def _tell(self, event: Event) -> None:
         if self._opened:
@@ -334,9 +346,8 @@ class FakeKernel:
             self._wake.set()
 
 
-def _metric(prefix: Prefix) -> int:
-    """The metric of a route that is made without one."""
-    return 0 if prefix.family is Family.IPV4 else 1024
+def _is_ipv4(leg: Leg) -> bool:
+    return not leg.ipv6 if leg.gateway is None else leg.gateway.family is Family.IPV4
 
 
 def _connected_metric(prefix: Prefix) -> int:

@@ -10,11 +10,13 @@ from typing import Any
 import msgspec
 import pytest
 
+from bgpd.adapters.netlink.encode import Resilience
 from bgpd.adapters.store.open import Access
 from bgpd.config.error import ConfigError, Defect
 from bgpd.config.load import load
 from bgpd.config.schema import Config
 from bgpd.model.event import Options
+from bgpd.model.forwarding import RouteSettings
 from bgpd.model.node import Node
 from bgpd.model.peer import Peer
 from bgpd.model.pool import Fallback, Mode, Pool
@@ -158,7 +160,7 @@ peers_learned_ceiling_s = 3
 
 def test_the_example_holds_and_shows_each_default():
     """The example loads; a key that is commented out shows the default that stands in the schema."""
-    shown = re.sub(r"^# ([a-z_]+ = )", r"\1", EXAMPLE.read_text(), flags=re.MULTILINE)
+    shown = re.sub(r"^# ([a-z0-9_]+ = )", r"\1", EXAMPLE.read_text(), flags=re.MULTILINE)
     shown = re.sub(r'^(name = "node-a"|router_id = .*|url = "etcds:.*)$', "", shown, flags=re.MULTILINE)
 
     plain = load(EXAMPLE)
@@ -169,6 +171,8 @@ def test_the_example_holds_and_shows_each_default():
             as_shown[name].pop(key, None)
     for key in ("ca", "cert", "key", "server_name", "user", "password_file"):
         as_shown["store"].pop(key)
+    for key in ("vrf", "source_ipv4", "source_ipv6"):
+        as_shown["kernel"].pop(key)
     assert msgspec.convert(as_shown, Config, dec_hook=lambda kind, value: kind.parse(value)) == plain
 
 
@@ -364,3 +368,40 @@ def test_a_defect_is_one_line_for_people():
         str(ConfigError((Defect(file=file, path="", rule="is gone"), Defect(file=file, path="c", rule="is required"))))
         == "/etc/x: is gone\n/etc/x: c: is required"
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "said"),
+    [
+        ("protocol = 12", "kernel.protocol", "BIRD"),
+        ('vrf = "red"\ntable = 10', "kernel.table", "VRF"),
+        ("table = 255", "kernel.table", "local addresses"),
+        ("mtu_bytes = 1000", "kernel.mtu_bytes", "1280"),
+        ('source_ipv4 = "fd00::1"', "kernel.source_ipv4", "IPv4 address"),
+    ],
+)
+def test_rules_of_the_kernel_section(tmp_path, text, where, said):
+    """A protocol number of others, a table beside a VRF, the local table, a tiny MTU and a mixed-up family are refused."""
+    path, _, rule = one_defect(tmp_path, MINIMAL + f"[kernel]\n{text}\n")
+
+    assert where == path
+    assert said in rule
+
+
+def test_kernel_section_reaches_core_and_adapter(tmp_path):
+    """Table, metric, source and MTU are the core's to write; protocol, groups and the VRF's table the adapter's."""
+    text = """
+[kernel]
+protocol = 200
+metric = 32
+source_ipv4 = "10.0.0.1"
+mtu_bytes = 1400
+vrf = "red"
+resilient_buckets = 64
+"""
+    config = load(written(tmp_path, MINIMAL + text)).in_table(1000)
+
+    routes = config.configured().options.routes
+    assert RouteSettings(table=1000, metric=32, source_ipv4=Address.parse("10.0.0.1"), mtu_bytes=1400) == routes
+    options = config.kernel.options()
+    assert (200, 1000, Resilience(buckets=64)) == (options.protocol, options.resolve_table, options.resilience)

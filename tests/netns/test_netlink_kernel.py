@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from bgpd.adapters.netlink.encode import Resilience
+from bgpd.adapters.netlink.options import DEFAULTS, KernelOptions
 from bgpd.adapters.netlink.routes import RESYNC_GAP_S, Kernel
 from bgpd.model.event import Event, ForeignRouteChanged, ForeignRouteRemoved, LinkChanged
 from bgpd.model.forwarding import (
@@ -58,10 +60,10 @@ def space() -> Iterator[Namespace]:
 class Opened:
     """A kernel that runs, with what it told."""
 
-    def __init__(self) -> None:
+    def __init__(self, options: KernelOptions = DEFAULTS) -> None:
         self.events: list[Event] = []
         self.drift: list[KernelKey] = []
-        self.kernel = Kernel(self._deliver, self.drift.extend)
+        self.kernel = Kernel(self._deliver, self.drift.extend, options)
 
     async def _deliver(self, event: Event) -> None:
         self.events.append(event)
@@ -82,8 +84,8 @@ class Opened:
 
 
 @contextlib.asynccontextmanager
-async def opened(*, running: bool = True) -> AsyncIterator[Opened]:
-    made = Opened()
+async def opened(*, running: bool = True, options: KernelOptions = DEFAULTS) -> AsyncIterator[Opened]:
+    made = Opened(options)
     await made.kernel.open()
     task = asyncio.create_task(made.kernel.run()) if running else None
     try:
@@ -477,3 +479,66 @@ def test_mirror_is_true_after_chaos(space: Namespace, seed: int) -> None:
             assert await fresh_reading() == anonymous(chaos.wanted)
 
     space.run(scenario)
+
+
+def test_options_of_a_route_are_in_the_kernel(space: Namespace) -> None:
+    """Table, metric, source address, MTU, weights and a gateway of the other family are what ``ip`` shows."""
+    key = RouteKey(P("10.65.1.0/26"), 1000, 512)
+    across = Leg("up1", A("fd02::2"))
+    group = Group((LEGS[0], across), (2, 5))
+
+    async def scenario() -> None:
+        async with opened() as made:
+            value = KernelRoute(RouteKind.UNICAST, NODE, A("10.1.0.1"), 1400)
+            await made.apply((LEGS[0], Present()), (across, Present()), (NODE, group), (key, value))
+
+    space.run(scenario)
+
+    (route,) = space.ip_json("-d", "route", "show", "table", "1000", "proto", "179")
+    assert (route["dst"], route["metric"], route["prefsrc"]) == ("10.65.1.0/26", 512, "10.1.0.1")
+    assert route["metrics"] == [{"mtu": 1400}]
+    (first, second) = route["nexthops"]
+    assert (first["gateway"], first["weight"]) == ("10.1.0.2", 2)
+    assert (second["via"], second["weight"]) == ({"family": "inet6", "host": "fd02::2"}, 5)
+
+
+def test_resilient_group_is_made_replaced_and_adopted(space: Namespace) -> None:
+    """With buckets a group is resilient; its legs are replaced in place, and a restart adopts it without a write."""
+    options = KernelOptions(resilience=Resilience(buckets=64, idle_s=60.0))
+    block = RouteKey(P("10.65.1.0/26"))
+
+    async def scenario() -> None:
+        async with opened(options=options) as made:
+            await made.apply(*((leg, Present()) for leg in LEGS), (NODE, Group(LEGS)), (block, VIA_NODE))
+            await made.apply((NODE, Group(LEGS[1:])))
+        async with opened(options=options) as made:
+            made.kernel.adopt([(block, VIA_NODE)])
+            assert made.kernel.actual[NODE] == Group(LEGS[1:])
+
+    space.run(scenario)
+
+    (group,) = (each for each in space.ip_json("-d", "nexthop") if "group" in each)
+    assert (group["type"], group["resilient_args"]["buckets"]) == ("resilient", 64)
+    assert group["resilient_args"]["idle_timer"] == 60
+
+
+def test_change_of_group_type_moves_the_routes(space: Namespace) -> None:
+    """A group of the other type is not adopted: routes move to a new one, and the old one goes."""
+    block = RouteKey(P("10.65.1.0/26"))
+    wanted = {LEGS[0]: Present(), NODE: Group(LEGS[:1]), block: VIA_NODE}
+
+    async def scenario() -> None:
+        async with opened() as made:
+            await made.apply(*wanted.items())
+        async with opened(options=KernelOptions(resilience=Resilience(buckets=8))) as made:
+            made.kernel.adopt([(block, VIA_NODE)])
+            actual = made.kernel.actual
+            assert NODE not in actual
+            await made.apply((NODE, Group(LEGS[:1])), (block, VIA_NODE))
+            await made.apply(*((key, None) for key in list(actual) if key not in wanted))
+            assert actual == wanted
+
+    space.run(scenario)
+
+    (group,) = (each for each in space.ip_json("-d", "nexthop") if "group" in each)
+    assert group["type"] == "resilient"

@@ -46,6 +46,15 @@ async def detect(method: AddressMethod) -> tuple[Address, Prefix]:
     return found[1].address, found[1].subnet
 
 
+async def vrf_table(name: str) -> int:
+    """Return the routing table of a VRF device; raises NotFound naming the VRFs that there are."""
+    links, _ = await _read()
+    found = {link.name: link.table for link in links.values() if link.table}
+    if name not in found:
+        raise NotFound(f"there is no VRF device {name!r}; this host has {', '.join(sorted(found)) or 'none'}")
+    return found[name]
+
+
 def _fits(method: AddressMethod, link: LinkEntry, entry: AddressEntry) -> bool:
     if method.by is FindBy.INTERFACE:
         return any(re.fullmatch(pattern, link.name) for pattern in method.arguments)

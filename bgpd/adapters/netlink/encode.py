@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
 from bgpd.adapters.netlink.socket import HEADER, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST
-from bgpd.model.forwarding import Leg, RouteKey, RouteKind
+from bgpd.model.forwarding import DEFAULT_METRIC, KernelRoute, Leg, RouteKey, RouteKind
 from bgpd.model.prefix import Address, Family, Prefix
 
 RTM_NEWLINK: Final = 16
@@ -43,15 +44,19 @@ PUT: Final = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_REPLACE
 REMOVE: Final = NLM_F_REQUEST
 
 AF_BRIDGE: Final = 7
-TYPE_OF_KIND: Final = {RouteKind.UNICAST: 1, RouteKind.BLACKHOLE: 6, RouteKind.UNREACHABLE: 7}
+TYPE_OF_KIND: Final = {
+    RouteKind.UNICAST: 1,
+    RouteKind.BLACKHOLE: 6,
+    RouteKind.UNREACHABLE: 7,
+    RouteKind.PROHIBIT: 8,
+}
 KIND_OF_TYPE: Final = {number: kind for kind, number in TYPE_OF_KIND.items()}
 NUD_PERMANENT: Final = 0x80
 RTNH_F_DEAD: Final = 1
-DEFAULT_METRIC: Final = {Family.IPV4: 0, Family.IPV6: 1024}
-"""The metric of a route that was made without one: it is part of the kernel's key."""
 
 _RTNH_F_ONLINK: Final = 4
 _NTF_SELF: Final = 2
+_SCOPE_LINK: Final = 253
 _SCOPE_NOWHERE: Final = 255
 _IFF_UP: Final = 1
 _IFF_LOWER_UP: Final = 0x10000
@@ -66,6 +71,7 @@ _IFI: Final = struct.Struct("=BBHiII")  # family, pad, type, index, flags, chang
 _IFA: Final = struct.Struct("=BBBBI")  # family, prefixlen, flags, scope, index
 _RTNH: Final = struct.Struct("=HBBi")  # length, flags, weight - 1, ifindex
 _GROUP: Final = struct.Struct("=IBBH")  # id, weight - 1, weight high, reserved
+_U16: Final = struct.Struct("=H")
 _ATTRIBUTE: Final = struct.Struct("=HH")
 _U8: Final = struct.Struct("=B")
 _U32: Final = struct.Struct("=I")
@@ -81,14 +87,26 @@ _RTA_DST: Final = 1
 _RTA_OIF: Final = 4
 _RTA_GATEWAY: Final = 5
 _RTA_PRIORITY: Final = 6
+_RTA_PREFSRC: Final = 7
+_RTA_METRICS: Final = 8
+_RTAX_MTU: Final = 2
 _RTA_MULTIPATH: Final = 9
 _RTA_TABLE: Final = 15
 _RTA_VIA: Final = 18
 _RTA_NH_ID: Final = 30
 _NHA_ID: Final = 1
 _NHA_GROUP: Final = 2
+_NHA_GROUP_TYPE: Final = 3
 _NHA_OIF: Final = 5
 _NHA_GATEWAY: Final = 6
+_NHA_RES_GROUP: Final = 12
+_NHA_RES_GROUP_BUCKETS: Final = 1
+_NHA_RES_GROUP_IDLE_TIMER: Final = 2
+_NHA_RES_GROUP_UNBALANCED_TIMER: Final = 3
+_GROUP_RESILIENT: Final = 1
+_USER_HZ: Final = 100
+"""Timers of resilient groups are in clock ticks of this many a second, whatever the kernel's own (linux/nexthop.h)."""
+_NLA_F_NESTED: Final = 0x8000
 _NDA_DST: Final = 1
 _NDA_LLADDR: Final = 2
 _NDA_IFINDEX: Final = 8
@@ -98,6 +116,7 @@ _IFLA_MTU: Final = 4
 _IFLA_LINKINFO: Final = 18
 _IFLA_INFO_KIND: Final = 1
 _IFLA_INFO_DATA: Final = 2
+_IFLA_VRF_TABLE: Final = 1
 _IFLA_VXLAN_ID: Final = 1
 _IFLA_VXLAN_LOCAL: Final = 4
 _IFLA_VXLAN_LEARNING: Final = 7
@@ -124,6 +143,10 @@ class RouteEntry(msgspec.Struct, frozen=True):
     nexthop_id: int
     """0: none, look at *hops*."""
     hops: tuple[Hop, ...]
+    weights: tuple[int, ...] = ()
+    """One for each of *hops*; empty where all are equal."""
+    source: Address | None = None
+    mtu_bytes: int = 0
 
 
 class NexthopEntry(msgspec.Struct, frozen=True):
@@ -135,6 +158,22 @@ class NexthopEntry(msgspec.Struct, frozen=True):
     gateway: Address | None = None
     onlink: bool = False
     members: tuple[int, ...] = ()
+    weights: tuple[int, ...] = ()
+    """One for each of *members*; empty where all are equal."""
+    resilient: bool = False
+    ipv6: bool = False
+    """Of a leg without a gateway: it carries IPv6 routes, too."""
+
+
+class Resilience(msgspec.Struct, frozen=True, kw_only=True):
+    """How a resilient group spreads flows (Documentation/networking/nexthop-group-resilient.rst)."""
+
+    buckets: int
+    """Hash buckets of a group: at least as many as it has legs."""
+    idle_s: float = 120.0
+    """A bucket moves to another leg only after so long without traffic."""
+    unbalanced_s: float = 0.0
+    """Move buckets by force once the group is out of balance for so long; 0: never."""
 
 
 class LinkEntry(msgspec.Struct, frozen=True):
@@ -151,6 +190,8 @@ class LinkEntry(msgspec.Struct, frozen=True):
     port: int = 0
     local: Address | None = None
     learning: bool = True
+    table: int = 0
+    """Routing table of a VRF device; 0 for any other."""
 
 
 class AddressEntry(msgspec.Struct, frozen=True):
@@ -173,10 +214,21 @@ class NeighbourEntry(msgspec.Struct, frozen=True):
 # ------------------------------------------------------------------ requests
 
 
-def put_route(key: RouteKey, kind: RouteKind, nexthop_id: int, protocol: int, flags: int) -> bytes:
-    """A route by nexthop id (unicast), or one that drops. *flags*: CREATE or REPLACE, never PUT: the key may be another's."""
+def put_route(  # noqa: PLR0917 - on the way of every route: keywords cost a tenth of it
+    key: RouteKey,
+    value: KernelRoute,
+    nexthop_id: int,
+    protocol: int,
+    flags: int,
+    hops: Sequence[tuple[int, Leg, int]] = (),
+) -> bytes:
+    """A route by nexthop id or by *hops* (interface index, leg, weight), or one that drops.
+
+    *flags*: CREATE or REPLACE, never PUT: the key may be another's.
+    """
     network = key.prefix >> 8
-    if kind is RouteKind.UNICAST and 0 < network <= _LAST_V4:
+    plain = not (key.metric or value.source is not None or value.mtu_bytes or hops)
+    if plain and value.kind is RouteKind.UNICAST and 0 < network <= _LAST_V4:
         # fmt: off
         return _PUT_ROUTE_V4.pack(
             52, RTM_NEWROUTE, flags, 0, 0,
@@ -185,15 +237,52 @@ def put_route(key: RouteKey, kind: RouteKind, nexthop_id: int, protocol: int, fl
         )
         # fmt: on
     attributes = _route_key(key)
-    if kind is RouteKind.UNICAST:
+    scope = route_flags = 0
+    if value.source is not None:
+        attributes += _attribute(_RTA_PREFSRC, value.source.packed)
+    if hops:
+        if all(leg.gateway is None for _, leg, _ in hops) and key.prefix.family is Family.IPV4:
+            scope = _SCOPE_LINK
+        route_flags = _onlink(hops[0][1]) if len(hops) == 1 else 0
+        attributes += _hops(hops, key.prefix.family)
+    elif value.kind is RouteKind.UNICAST:
         attributes += _u32(_RTA_NH_ID, nexthop_id)
-    return _route(RTM_NEWROUTE, key, attributes, flags, protocol=protocol, scope=0, route_type=TYPE_OF_KIND[kind])
+    if value.mtu_bytes:
+        attributes += _attribute(_RTA_METRICS, _u32(_RTAX_MTU, value.mtu_bytes))
+    kind = TYPE_OF_KIND[value.kind]
+    return _route(
+        RTM_NEWROUTE, key, attributes, flags, protocol=protocol, scope=scope, route_type=kind, route_flags=route_flags
+    )
+
+
+def _hops(hops: Sequence[tuple[int, Leg, int]], family: Family) -> bytes:
+    """Write next hops without objects: one by attributes of the route, more than one by RTA_MULTIPATH."""
+    if len(hops) == 1:
+        index, leg, _ = hops[0]
+        return _gateway_of(leg, family) + _u32(_RTA_OIF, index)
+    packed = b""
+    for index, leg, weight in hops:
+        gateway = _gateway_of(leg, family)
+        packed += _RTNH.pack(8 + len(gateway), _onlink(leg), weight - 1, index) + gateway
+    return _attribute(_RTA_MULTIPATH, packed)
+
+
+def _gateway_of(leg: Leg, family: Family) -> bytes:
+    if leg.gateway is None:
+        return b""
+    if leg.gateway.family is family:
+        return _attribute(_RTA_GATEWAY, leg.gateway.packed)
+    return _attribute(_RTA_VIA, _U16.pack(_family(leg.gateway)) + leg.gateway.packed)  # RFC 8950
+
+
+def _onlink(leg: Leg) -> int:
+    return _RTNH_F_ONLINK if leg.onlink else 0
 
 
 def remove_route(key: RouteKey, protocol: int) -> bytes:
     """Remove a route of that protocol, of any type and scope; ESRCH if there is none."""
     network = key.prefix >> 8
-    if 0 < network <= _LAST_V4:
+    if 0 < network <= _LAST_V4 and not key.metric:
         # fmt: off
         return _REMOVE_ROUTE_V4.pack(
             44, RTM_DELROUTE, REMOVE, 0, 0,
@@ -201,23 +290,44 @@ def remove_route(key: RouteKey, protocol: int) -> bytes:
             8, _RTA_TABLE, key.table, 8, _RTA_DST, _htonl(network),
         )
         # fmt: on
-    return _route(RTM_DELROUTE, key, _route_key(key), REMOVE, protocol=protocol, scope=_SCOPE_NOWHERE, route_type=0)
+    attributes = _route_key(key)
+    if not key.metric and key.prefix.family is Family.IPV6:
+        attributes += _u32(_RTA_PRIORITY, DEFAULT_METRIC[Family.IPV6])  # without it, one of any metric is removed
+    return _route(RTM_DELROUTE, key, attributes, REMOVE, protocol=protocol, scope=_SCOPE_NOWHERE, route_type=0)
 
 
 def put_leg(nexthop_id: int, leg: Leg, ifindex: int, protocol: int, flags: int) -> bytes:
-    """A nexthop object; *flags*: CREATE or PUT. Its family is its gateway's; a leg without a gateway is an IPv4 one."""
-    family = _family(leg.gateway) if leg.gateway is not None else socket.AF_INET
+    """A nexthop object; *flags*: CREATE or PUT. Its family is its gateway's; without a gateway it is as the leg says."""
+    family = _family(leg.gateway) if leg.gateway is not None else socket.AF_INET6 if leg.ipv6 else socket.AF_INET
     attributes = _u32(_NHA_ID, nexthop_id) + _u32(_NHA_OIF, ifindex)
     if leg.gateway is not None:
         attributes += _attribute(_NHA_GATEWAY, leg.gateway.packed)
-    onlink = _RTNH_F_ONLINK if leg.onlink else 0
-    return _message(RTM_NEWNEXTHOP, flags, _NHM.pack(family, 0, protocol, 0, onlink) + attributes)
+    return _message(RTM_NEWNEXTHOP, flags, _NHM.pack(family, 0, protocol, 0, _onlink(leg)) + attributes)
 
 
-def put_group(nexthop_id: int, members: tuple[int, ...], protocol: int, flags: int) -> bytes:
-    """A group of equal weights: made (CREATE), or all its members replaced at once (PUT)."""
-    packed = b"".join(_GROUP.pack(member, 0, 0, 0) for member in members)
+def put_group(
+    nexthop_id: int,
+    members: tuple[int, ...],
+    protocol: int,
+    flags: int,
+    *,
+    weights: tuple[int, ...] = (),
+    resilience: Resilience | None = None,
+) -> bytes:
+    """A group: made (CREATE), or all its members replaced at once (PUT). Without *weights* all are equal."""
+    packed = b"".join(
+        _GROUP.pack(member, weight - 1, 0, 0)
+        for member, weight in zip(members, weights or (1,) * len(members), strict=True)
+    )
     attributes = _u32(_NHA_ID, nexthop_id) + _attribute(_NHA_GROUP, packed)
+    if resilience is not None:
+        attributes += _attribute(_NHA_GROUP_TYPE, _U16.pack(_GROUP_RESILIENT))
+        attributes += _attribute(
+            _NHA_RES_GROUP | _NLA_F_NESTED,
+            _attribute(_NHA_RES_GROUP_BUCKETS, _U16.pack(resilience.buckets))
+            + _u32(_NHA_RES_GROUP_IDLE_TIMER, round(resilience.idle_s * _USER_HZ))
+            + _u32(_NHA_RES_GROUP_UNBALANCED_TIMER, round(resilience.unbalanced_s * _USER_HZ)),
+        )
     return _message(RTM_NEWNEXTHOP, flags, _NHM.pack(socket.AF_UNSPEC, 0, protocol, 0, 0) + attributes)
 
 
@@ -260,10 +370,10 @@ def dump_nexthops() -> bytes:
     return _message(RTM_GETNEXTHOP, NLM_F_REQUEST | NLM_F_DUMP, bytes(_NHM.size))
 
 
-def dump_routes(family: Family) -> bytes:
-    """Every table: ours may be in any, and the kernel's filter knows no "not ours"."""
+def dump_routes(family: Family, protocol: int = 0) -> bytes:
+    """Every table, since ours may be in any; with *protocol* only the routes of that (the kernel filters)."""
     number = socket.AF_INET if family is Family.IPV4 else socket.AF_INET6
-    return _message(RTM_GETROUTE, NLM_F_REQUEST | NLM_F_DUMP, _RTM.pack(number, 0, 0, 0, 0, 0, 0, 0, 0))
+    return _message(RTM_GETROUTE, NLM_F_REQUEST | NLM_F_DUMP, _RTM.pack(number, 0, 0, 0, 0, protocol, 0, 0, 0))
 
 
 def dump_neighbours(family: Family, ifindex: int) -> bytes:
@@ -284,18 +394,27 @@ def _message(kind: int, flags: int, payload: bytes) -> bytes:
 
 
 def _route(
-    kind: int, key: RouteKey, attributes: bytes, flags: int, *, protocol: int, scope: int, route_type: int
+    kind: int,
+    key: RouteKey,
+    attributes: bytes,
+    flags: int,
+    *,
+    protocol: int,
+    scope: int,
+    route_type: int,
+    route_flags: int = 0,
 ) -> bytes:
     family = socket.AF_INET6 if key.prefix.family is Family.IPV6 else socket.AF_INET
     table = key.table if key.table < 256 else 0
-    return _message(
-        kind, flags, _RTM.pack(family, key.prefix.length, 0, 0, table, protocol, scope, route_type, 0) + attributes
-    )
+    head = _RTM.pack(family, key.prefix.length, 0, 0, table, protocol, scope, route_type, route_flags)
+    return _message(kind, flags, head + attributes)
 
 
 def _route_key(key: RouteKey) -> bytes:
     attributes = _u32(_RTA_TABLE, key.table)
-    return attributes + _attribute(_RTA_DST, key.prefix.network.packed) if key.prefix.length else attributes
+    if key.prefix.length:
+        attributes += _attribute(_RTA_DST, key.prefix.network.packed)
+    return attributes + _u32(_RTA_PRIORITY, key.metric) if key.metric else attributes
 
 
 def _attribute(kind: int, value: bytes) -> bytes:
@@ -341,9 +460,19 @@ def decode_route(data: bytes, start: int, end: int) -> RouteEntry | None:
     metric = _U32.unpack(found[_RTA_PRIORITY])[0] if _RTA_PRIORITY in found else 0
     nexthop_id = _U32.unpack(found[_RTA_NH_ID])[0] if _RTA_NH_ID in found else 0
     hops: tuple[Hop, ...] = ()
-    if not nexthop_id:
-        hops = _multipath(found[_RTA_MULTIPATH]) if _RTA_MULTIPATH in found else _single_hop(found, flags)
-    return RouteEntry(prefix, table, protocol, kind, metric, tos, nexthop_id, hops)
+    weights: tuple[int, ...] = ()
+    if not nexthop_id and _RTA_MULTIPATH in found:
+        hops, weights = _multipath(found[_RTA_MULTIPATH])
+    elif not nexthop_id:
+        hops = _single_hop(found, flags)
+    source = Address.from_packed(found[_RTA_PREFSRC]) if _RTA_PREFSRC in found else None
+    mtu_bytes = _mtu(found[_RTA_METRICS]) if _RTA_METRICS in found else 0
+    return RouteEntry(prefix, table, protocol, kind, metric, tos, nexthop_id, hops, weights, source, mtu_bytes)
+
+
+def _mtu(metrics: bytes) -> int:
+    found = _attributes(metrics, 0, len(metrics))
+    return int(_U32.unpack(found[_RTAX_MTU])[0]) if _RTAX_MTU in found else 0
 
 
 def _single_hop(found: dict[int, bytes], flags: int) -> tuple[Hop, ...]:
@@ -352,16 +481,24 @@ def _single_hop(found: dict[int, bytes], flags: int) -> tuple[Hop, ...]:
     return ((_U32.unpack(found[_RTA_OIF])[0], _gateway(found), flags & 0xFF),)
 
 
-def _multipath(data: bytes) -> tuple[Hop, ...]:
+def _multipath(data: bytes) -> tuple[tuple[Hop, ...], tuple[int, ...]]:
+    """Return hops and their weights."""
     hops: list[Hop] = []
+    weights: list[int] = []
     offset = 0
     while offset + 8 <= len(data):
-        length, flags, _, ifindex = _RTNH.unpack_from(data, offset)
+        length, flags, weight, ifindex = _RTNH.unpack_from(data, offset)
         if length < 8:
             break
         hops.append((ifindex, _gateway(_attributes(data, offset + 8, offset + length)), flags))
+        weights.append(weight + 1)
         offset += length + 3 & ~3
-    return tuple(hops)
+    return tuple(hops), _unequal(weights)
+
+
+def _unequal(weights: Sequence[int]) -> tuple[int, ...]:
+    """Leave equal weights out."""
+    return tuple(weights) if len(set(weights)) > 1 else ()
 
 
 def _gateway(found: dict[int, bytes]) -> Address | None:
@@ -373,18 +510,24 @@ def _gateway(found: dict[int, bytes]) -> Address | None:
 
 
 def decode_nexthop(data: bytes, start: int, end: int) -> NexthopEntry | None:
-    _, _, protocol, _, flags = _NHM.unpack_from(data, start)
+    family, _, protocol, _, flags = _NHM.unpack_from(data, start)
     found = _attributes(data, start + 8, end)
     if _NHA_ID not in found:
         return None
     number = _U32.unpack(found[_NHA_ID])[0]
     if _NHA_GROUP in found:
+        members = list(_GROUP.iter_unpack(found[_NHA_GROUP]))
         return NexthopEntry(
-            number, protocol, members=tuple(entry[0] for entry in _GROUP.iter_unpack(found[_NHA_GROUP]))
+            number,
+            protocol,
+            members=tuple(member for member, *_ in members),
+            weights=_unequal([weight + 1 + (high << 8) for _, weight, high, _ in members]),
+            resilient=_U16.unpack(found.get(_NHA_GROUP_TYPE, b"\0\0"))[0] == _GROUP_RESILIENT,
         )
     ifindex = _U32.unpack(found[_NHA_OIF])[0] if _NHA_OIF in found else 0
     gateway = Address.from_packed(found[_NHA_GATEWAY]) if _NHA_GATEWAY in found else None
-    return NexthopEntry(number, protocol, ifindex, gateway, bool(flags & _RTNH_F_ONLINK))
+    ipv6 = gateway is None and family == socket.AF_INET6
+    return NexthopEntry(number, protocol, ifindex, gateway, bool(flags & _RTNH_F_ONLINK), ipv6=ipv6)
 
 
 def decode_link(data: bytes, start: int, end: int) -> LinkEntry | None:
@@ -394,8 +537,9 @@ def decode_link(data: bytes, start: int, end: int) -> LinkEntry | None:
     found = _attributes(data, start + 16, end)
     details = _attributes(found.get(_IFLA_LINKINFO, b""), 0, len(found.get(_IFLA_LINKINFO, b"")))
     kind = details.get(_IFLA_INFO_KIND, b"").rstrip(b"\0").decode("ascii", "replace")
-    inner = details.get(_IFLA_INFO_DATA, b"") if kind == "vxlan" else b""
-    vxlan = _attributes(inner, 0, len(inner))
+    inner = details.get(_IFLA_INFO_DATA, b"")
+    vxlan = _attributes(inner, 0, len(inner)) if kind == "vxlan" else {}
+    vrf = _attributes(inner, 0, len(inner)) if kind == "vrf" else {}
     local = vxlan.get(_IFLA_VXLAN_LOCAL) or vxlan.get(_IFLA_VXLAN_LOCAL6)
     return LinkEntry(
         index=index,
@@ -409,6 +553,7 @@ def decode_link(data: bytes, start: int, end: int) -> LinkEntry | None:
         port=_U16_NETWORK.unpack(vxlan[_IFLA_VXLAN_PORT])[0] if _IFLA_VXLAN_PORT in vxlan else 0,
         local=Address.from_packed(local) if local else None,
         learning=bool(_U8.unpack(vxlan[_IFLA_VXLAN_LEARNING])[0]) if _IFLA_VXLAN_LEARNING in vxlan else True,
+        table=_U32.unpack(vrf[_IFLA_VRF_TABLE])[0] if _IFLA_VRF_TABLE in vrf else 0,
     )
 
 

@@ -14,8 +14,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from bgpd.adapters.netlink.encode import DEFAULT_METRIC, KIND_OF_TYPE, NeighbourEntry, NexthopEntry, RouteEntry
+import msgspec
+
+from bgpd.adapters.netlink.encode import KIND_OF_TYPE, NeighbourEntry, NexthopEntry, RouteEntry
 from bgpd.model.forwarding import (
+    DEFAULT_METRIC,
     NEXTHOP_ID_FIRST,
     NEXTHOP_ID_LAST,
     VXLAN_DEVICE,
@@ -34,6 +37,7 @@ from bgpd.model.forwarding import (
     RouteKey,
     RouteKind,
     VxlanDevice,
+    weighted,
 )
 
 UNBOUND: Final = "#"
@@ -44,13 +48,18 @@ _PRESENT: Final = Present()
 class Mirror:
     """Owns *actual*, ids of legs and groups in both directions, who uses whom, and the keys that drifted."""
 
-    def __init__(self, protocol: int) -> None:
+    def __init__(self, protocol: int, *, resilient: bool = False) -> None:
+        """*resilient*: groups are of that type; one of the other type is never adopted, since the kernel changes no type."""
+        self._resilient = resilient
         self.actual: dict[KernelKey, KernelValue] = {}
         self.ids: dict[Leg | GroupKey, int] = {}
         self._protocol = protocol
         self._keys: dict[int, Leg | GroupKey] = {}
-        self._members: dict[int, tuple[int, ...]] = {}
+        self._members: dict[int, dict[int, int]] = {}
+        """Group to its members, with their weights."""
         self._routes_of: dict[GroupKey, set[RouteKey]] = {}
+        self._foreign_type: set[int] = set()
+        """Groups that are not of our type (multipath or resilient): made by a run with other settings."""
         self._drifted: dict[KernelKey, KernelValue | None] = {}
         """Key to what it was before."""
 
@@ -65,6 +74,11 @@ class Mirror:
 
     def knows(self, number: int) -> bool:
         return number in self._keys
+
+    def adoptable(self, found: GroupKey) -> bool:
+        """Whether a group was found in the kernel, has no name yet, and is of our type."""
+        number = self.ids.get(found)
+        return number is not None and found.name.startswith(UNBOUND) and number not in self._foreign_type
 
     # -------------------------------------------------------------- what we did
 
@@ -90,7 +104,7 @@ class Mirror:
                 self._drop_nexthop(number, key)
                 return
             if isinstance(value, Group):
-                self._members[number] = tuple(self.ids[leg] for leg in value.legs if leg in self.ids)
+                self._members[number] = self._members_of(value)
         self._store(key, value)
 
     def rename(self, names: dict[GroupKey, GroupKey]) -> None:
@@ -101,9 +115,11 @@ class Mirror:
             self.actual[wanted] = self.actual.pop(found)
             routes = self._routes_of.pop(found, set())
             self._routes_of.setdefault(wanted, set()).update(routes)
-            value = KernelRoute(RouteKind.UNICAST, wanted)
+            values: dict[KernelValue, KernelRoute] = {}
             for route in routes:
-                self.actual[route] = value
+                before = self.actual[route]
+                assert isinstance(before, KernelRoute)
+                self.actual[route] = values.setdefault(before, msgspec.structs.replace(before, group=wanted))
 
     # -------------------------------------------------------------- what we heard
 
@@ -119,10 +135,15 @@ class Mirror:
             if not isinstance(self._keys.get(entry.id), GroupKey):
                 self.forget_nexthop(entry.id)
                 self.claim(GroupKey(f"{UNBOUND}{entry.id}"), entry.id)
-            self._members[entry.id] = entry.members
+            if entry.resilient is self._resilient:
+                self._foreign_type.discard(entry.id)
+            else:
+                self._foreign_type.add(entry.id)
+            weights = entry.weights or (1,) * len(entry.members)
+            self._members[entry.id] = dict(zip(entry.members, weights, strict=True))
             self._refresh_group(entry.id)
         elif device is not None:
-            leg = Leg(device, entry.gateway, entry.onlink)
+            leg = Leg(device, entry.gateway, entry.onlink, entry.ipv6)
             if self._keys.get(entry.id) == leg:
                 self._observe(leg, _PRESENT)
                 return
@@ -149,7 +170,7 @@ class Mirror:
         if kind is RouteKind.UNICAST and entry.nexthop_id:
             named = self._keys.get(entry.nexthop_id)
             group = named if isinstance(named, GroupKey) else GroupKey(f"{UNBOUND}{entry.nexthop_id}")
-        self._observe(key, KernelRoute(kind, group))
+        self._observe(key, KernelRoute(kind, group, entry.source, entry.mtu_bytes))
 
     def forget_route(self, entry: RouteEntry) -> None:
         key = self.key_of(entry)
@@ -158,9 +179,10 @@ class Mirror:
 
     def key_of(self, entry: RouteEntry) -> RouteKey | None:
         """Return the key of a route, of whomever; None if no route of ours can have its place."""
-        if entry.tos or entry.metric != DEFAULT_METRIC[entry.prefix.family] or entry.type not in KIND_OF_TYPE:
+        if entry.tos or entry.type not in KIND_OF_TYPE:
             return None
-        return RouteKey(entry.prefix, entry.table)
+        metric = 0 if entry.metric == DEFAULT_METRIC[entry.prefix.family] else entry.metric
+        return RouteKey(entry.prefix, entry.table, metric)
 
     def displaced(self, entry: RouteEntry) -> None:
         """Another's route has replaced what was in its place."""
@@ -248,6 +270,7 @@ class Mirror:
         """Follow the kernel in removing an id: shrink groups, drop what is left empty, and its routes."""
         del self._keys[number]
         self._members.pop(number, None)
+        self._foreign_type.discard(number)
         if self.ids.get(key) == number:
             del self.ids[key]
             twin = (
@@ -266,9 +289,9 @@ class Mirror:
         elif not keep_groups:
             for group, members in list(self._members.items()):
                 if number in members:
-                    self._shrink(group, tuple(member for member in members if member != number))
+                    self._shrink(group, {member: weight for member, weight in members.items() if member != number})
 
-    def _shrink(self, number: int, members: tuple[int, ...]) -> None:
+    def _shrink(self, number: int, members: dict[int, int]) -> None:
         self._members[number] = members
         if members:
             self._refresh_group(number)
@@ -283,13 +306,16 @@ class Mirror:
     def _refresh_group(self, number: int) -> None:
         key = self._keys.get(number)
         if isinstance(key, GroupKey):
-            legs = [leg for member in self._members[number] if isinstance(leg := self._keys.get(member), Leg)]
-            self._observe(key, Group(tuple(sorted(legs, key=leg_order))))
+            shares = {
+                leg: weight
+                for member, weight in self._members[number].items()
+                if isinstance(leg := self._keys.get(member), Leg)
+            }
+            self._observe(key, weighted(shares))
 
-
-def leg_order(leg: Leg) -> tuple[str, int, bool]:
-    """Sort legs, also those without a gateway."""
-    return leg.device, -1 if leg.gateway is None else leg.gateway, leg.onlink
+    def _members_of(self, group: Group) -> dict[int, int]:
+        weights = group.weights or (1,) * len(group.legs)
+        return {self.ids[leg]: weight for leg, weight in zip(group.legs, weights, strict=True) if leg in self.ids}
 
 
 def _neighbour(entry: NeighbourEntry) -> tuple[NeighbourKey, Neighbour] | tuple[FdbKey, Fdb] | None:

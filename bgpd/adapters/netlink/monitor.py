@@ -1,4 +1,4 @@
-"""What others do to the kernel, as events: links, addresses, and unicast routes of the main table that are not ours.
+"""What others do to the kernel, as events: links, addresses, and unicast routes of one table (the main one) that are not ours.
 
 Theory of operation: :class:`Surroundings` holds what is there by interface index, and what the core was told by name. Each message
 changes the first; the difference to the second becomes events, so a repeated message tells nothing. Some changes the kernel makes
@@ -14,7 +14,6 @@ from collections.abc import Iterable
 from typing import Final
 
 from bgpd.adapters.netlink.encode import (
-    DEFAULT_METRIC,
     RTNH_F_DEAD,
     AddressEntry,
     Hop,
@@ -32,7 +31,7 @@ from bgpd.model.event import (
     LinkChanged,
     LinkRemoved,
 )
-from bgpd.model.forwarding import MAIN_TABLE, RouteKey
+from bgpd.model.forwarding import DEFAULT_METRIC, MAIN_TABLE, RouteKey
 from bgpd.model.prefix import Address, Family, Prefix
 
 GROUPS: Final = (1, 3, 5, 7, 9, 11, 32)
@@ -51,7 +50,9 @@ _Path = tuple[int, tuple[Hop, ...]]
 class Surroundings:
     """Owns links, addresses, nexthop objects and foreign routes as last heard, what was told of them, and the events to tell."""
 
-    def __init__(self) -> None:
+    def __init__(self, table: int = MAIN_TABLE) -> None:
+        """*table* is the one through which next hops are resolved: that of the VRF, or the main one."""
+        self._table = table
         self.links: dict[int, LinkEntry] = {}
         self.nexthops: dict[int, NexthopEntry] = {}
         """Everybody's nexthop objects, by id."""
@@ -81,8 +82,9 @@ class Surroundings:
         return None if index is None else self.links.get(index)
 
     def holds(self, key: RouteKey) -> bool:
-        """Whether another's unicast route is in the place of *key*; of other tables than the main one nothing is known."""
-        return key.table != MAIN_TABLE or (key.prefix, DEFAULT_METRIC[key.prefix.family]) in self._routes
+        """Whether another's unicast route is in the place of *key*; of other tables than ours nothing is known."""
+        metric = key.metric or DEFAULT_METRIC[key.prefix.family]
+        return key.table != self._table or (key.prefix, metric) in self._routes
 
     # -------------------------------------------------------------- messages
 
@@ -126,7 +128,7 @@ class Surroundings:
 
     def route(self, entry: RouteEntry, *, present: bool, flags: int) -> None:
         """A route that is not ours was added, changed or removed; *flags* are the message's."""
-        if entry.table != MAIN_TABLE or entry.tos:
+        if entry.table != self._table or entry.tos:
             return
         key = (entry.prefix, entry.metric)
         replaces = bool(flags & NLM_F_REPLACE)
@@ -170,7 +172,7 @@ class Surroundings:
         self._users.clear()
         self._stacked.clear()
         for entry in entries:
-            if entry.table == MAIN_TABLE and not entry.tos and entry.type == _RTN_UNICAST:
+            if entry.table == self._table and not entry.tos and entry.type == _RTN_UNICAST:
                 self._add_route((entry.prefix, entry.metric), entry, replaces=False, last=True)
         for key in [*self._routes, *(self._told_routes.keys() - self._routes.keys())]:
             self._tell_route(key)

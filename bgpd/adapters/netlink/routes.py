@@ -22,8 +22,9 @@ from typing import Final, assert_never
 
 from bgpd.adapters.netlink import encode, links
 from bgpd.adapters.netlink.encode import NeighbourEntry, NexthopEntry, RouteEntry
-from bgpd.adapters.netlink.mirror import UNBOUND, Mirror
+from bgpd.adapters.netlink.mirror import Mirror
 from bgpd.adapters.netlink.monitor import GROUPS, Surroundings
+from bgpd.adapters.netlink.options import DEFAULTS, KernelOptions
 from bgpd.adapters.netlink.socket import (
     DRAIN_BYTES,
     MONITOR_BUFFER_BYTES,
@@ -36,7 +37,6 @@ from bgpd.model.event import Event, KernelSynced
 from bgpd.model.forwarding import (
     NEXTHOP_ID_FIRST,
     NEXTHOP_ID_LAST,
-    PROTOCOL,
     VXLAN_DEVICE,
     DeviceKey,
     Fdb,
@@ -79,16 +79,17 @@ class Kernel:
         self,
         deliver: Callable[[Event], Awaitable[None]],
         drifted: Callable[[Iterable[KernelKey]], None],
-        protocol: int = PROTOCOL,
+        options: KernelOptions = DEFAULTS,
     ) -> None:
         self.actual: dict[KernelKey, KernelValue]
         """What is ours in the kernel. Read it, never write it."""
         self._deliver = deliver
         self._drifted = drifted
-        self._protocol = protocol
-        self._mirror = Mirror(protocol)
+        self._options = options
+        self._protocol = options.protocol
+        self._mirror = Mirror(options.protocol, resilient=options.resilience is not None)
         self.actual = self._mirror.actual
-        self._around = Surroundings()
+        self._around = Surroundings(options.resolve_table)
         self._lock = asyncio.Lock()
         self._delivery = asyncio.Lock()
         self._outgoing: deque[Event] = deque()
@@ -143,7 +144,7 @@ class Kernel:
                 continue
             present = self.actual.get(key)
             found = present.group if isinstance(present, KernelRoute) else None
-            if found is None or found in names or not found.name.startswith(UNBOUND) or found not in self._mirror.ids:
+            if found is None or found in names or not self._mirror.adoptable(found):
                 continue
             names[found] = wanted
             bound.add(wanted)
@@ -270,7 +271,7 @@ class Kernel:
             if not number:
                 return f"no group {value.group.name}"
         flags = encode.REPLACE if key in self.actual else encode.CREATE
-        return encode.put_route(key, value.kind, number, self._protocol, flags)
+        return encode.put_route(key, value, number, self._protocol, flags)
 
     def _leg(self, leg: Leg, index: int) -> bytes | str:
         number = self._id(leg)
@@ -289,7 +290,14 @@ class Kernel:
         if isinstance(number, str):
             return number
         members = tuple(self._mirror.ids[leg] for leg in value.legs)
-        return encode.put_group(number, members, self._protocol, self._flags(key))
+        return encode.put_group(
+            number,
+            members,
+            self._protocol,
+            self._flags(key),
+            weights=value.weights,
+            resilience=self._options.resilience,
+        )
 
     def _neighbour(self, key: NeighbourKey | FdbKey, value: KernelValue | None) -> bytes | str | None:
         if key.device != VXLAN_DEVICE:

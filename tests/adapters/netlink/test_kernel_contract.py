@@ -571,3 +571,103 @@ def test_refusals_have_reasons(world: World) -> None:
             assert await s.target.apply([(nowhere, None), (group, None), (BLOCK, None)]) == {}
 
     world.run(scenario)
+
+
+DEVICE_ONLY = Leg("up0", ipv6=True)
+ONLINK = Leg("up0", A("203.0.113.1"), onlink=True)
+WAYS: dict[str, list[tuple[KernelKey, KernelValue | None]]] = {
+    "weights": [
+        (LEG0, Present()),
+        (LEG1, Present()),
+        (NODE, Group((LEG0, LEG1), (1, 3))),
+        (BLOCK, VIA_NODE),
+    ],
+    "IPv4 through an IPv6 next hop": [(LEG6, Present()), (NODE, Group((LEG6,))), (BLOCK, VIA_NODE)],
+    "gateway of no subnet": [(ONLINK, Present()), (NODE, Group((ONLINK,))), (BLOCK, VIA_NODE)],
+    "no gateway": [
+        (DEVICE_ONLY, Present()),
+        (NODE, Group((DEVICE_ONLY,))),
+        (BLOCK, VIA_NODE),
+        (RouteKey(P("fd65::/64")), VIA_NODE),
+    ],
+    "metric, source and MTU": [
+        (LEG0, Present()),
+        (LEG6, Present()),
+        (NODE, Group((LEG0,))),
+        (GroupKey("node6"), Group((LEG6,))),
+        (RouteKey(BLOCK.prefix, metric=512), KernelRoute(RouteKind.UNICAST, NODE, A("10.1.0.1"), 1400)),
+        (RouteKey(BLOCK.prefix, 1000, 7), KernelRoute(RouteKind.UNICAST, NODE, None, 1300)),
+        (
+            RouteKey(P("fd65::/64"), metric=512),
+            KernelRoute(RouteKind.UNICAST, GroupKey("node6"), A("fd01::1"), 1400),
+        ),
+    ],
+    "what drops": [
+        (BLOCK, BLACKHOLE),
+        (RouteKey(P("10.65.2.0/26")), UNREACHABLE),
+        (RouteKey(P("10.65.3.0/26")), KernelRoute(RouteKind.PROHIBIT)),
+        (RouteKey(P("fd65::/64")), KernelRoute(RouteKind.PROHIBIT)),
+        (RouteKey(P("fd65::/64"), metric=7), BLACKHOLE),
+    ],
+}
+"""Every form that a route of ours has."""
+
+
+@pytest.mark.parametrize("made", WAYS.values(), ids=WAYS)
+def test_every_form_of_route_is_found_again(world: World, made: list[tuple[KernelKey, KernelValue | None]]) -> None:
+    """A restart finds every form of route as it was made, adopts it without a write, and can take it away."""
+
+    async def scenario() -> None:
+        async with session(world) as s:
+            await s.apply(*made)
+            assert s.target.actual == dict(made)
+            await s.settled()
+            assert s.drift == []
+        async with session(world) as s:
+            s.target.adopt([(key, value) for key, value in made if isinstance(value, KernelRoute)])
+            assert s.target.actual == dict(made)
+
+            await s.apply(*((key, None) for key, _ in reversed(made)))
+            await s.settled()
+            assert s.target.actual == {}
+            assert s.drift == []
+            assert world.lines() == set()
+
+    world.run(scenario)
+
+
+def test_metrics_are_keys_of_their_own(world: World) -> None:
+    """A route is removed by its metric: ours with another metric, and another's, stay."""
+
+    async def scenario() -> None:
+        async with session(world) as s:
+            blocks = [
+                RouteKey(P(prefix), metric=metric) for prefix in ("10.65.1.0/26", "fd65::/64") for metric in (0, 9)
+            ]
+            await s.apply(*((block, BLACKHOLE) for block in blocks))
+
+            await s.apply((blocks[1], None), (blocks[2], None))
+
+            assert s.target.actual == {blocks[0]: BLACKHOLE, blocks[3]: BLACKHOLE}
+            await s.settled()
+            assert s.drift == []
+            assert len(world.lines()) == 2
+
+    world.run(scenario)
+
+
+def test_impossible_routes_are_refused(world: World) -> None:
+    """An IPv6 route by an IPv4 leg, and a source address that is not ours, are refused; the route beside them is made."""
+
+    async def scenario() -> None:
+        async with session(world) as s:
+            wrong, strange = RouteKey(P("fd65::/64")), RouteKey(P("10.65.2.0/26"))
+            await s.apply(*NATIVE[:3])
+            failed = await s.target.apply(
+                [(wrong, VIA_NODE), (strange, KernelRoute(RouteKind.UNICAST, NODE, A("192.0.2.9"))), NATIVE[3]]
+            )
+            assert set(failed) == {wrong, strange}
+            assert all(reason.startswith("EINVAL: Invalid argument") for reason in failed.values())
+            assert s.target.actual == dict(NATIVE)
+
+    world.run(scenario)

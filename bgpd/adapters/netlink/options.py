@@ -1,0 +1,32 @@
+"""How this node's part of the kernel is to be kept: what the adapter must know and no single key or value says."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+from bgpd.adapters.netlink.encode import Resilience
+from bgpd.model.forwarding import MAIN_TABLE, PROTOCOL
+
+
+class NexthopObjects(StrEnum):
+    """Whether routes point to nexthop objects (Linux 5.3), or each has its hops written out."""
+
+    AUTO = "auto"
+    """Objects where the kernel has them."""
+    OFF = "off"
+
+
+class KernelOptions(msgspec.Struct, frozen=True, kw_only=True):
+    protocol: int = PROTOCOL
+    """Protocol number of our routes and nexthop objects: the mark by which they are ours (law 4)."""
+    resolve_table: int = MAIN_TABLE
+    """Table whose routes of others are told, and lead to next hops: the VRF's, or the main one."""
+    objects: NexthopObjects = NexthopObjects.AUTO
+    resilience: Resilience | None = None
+    """Groups are resilient ones; None: ordinary multipath."""
+
+
+DEFAULTS: Final = KernelOptions()
