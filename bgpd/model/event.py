@@ -6,6 +6,7 @@ from enum import StrEnum
 
 import msgspec
 
+from bgpd.model.bfd import BfdStatus
 from bgpd.model.bgp import BgpConfiguration, BgpFilter, BgpPeer
 from bgpd.model.forwarding import RouteSettings
 from bgpd.model.node import Node
@@ -199,6 +200,13 @@ class UpdateMalformed(_Event, frozen=True):
     """What was disabled: the peer's routes of it go, and no more of them come in this session."""
 
 
+class BfdChanged(_Event, frozen=True):
+    """The BFD session with a peer is told of; None: nothing is known (any more), which says nothing about the path."""
+
+    peer: Address
+    status: BfdStatus | None
+
+
 # ------------------------------------------------------------------ kernel
 
 
@@ -283,6 +291,7 @@ Event = (
     | RoutesLearned
     | EndOfRib
     | UpdateMalformed
+    | BfdChanged
     | KernelSynced
     | LinkChanged
     | LinkRemoved

@@ -1,0 +1,1 @@
+"""Whether a path works: BFD (RFC 5880)."""
