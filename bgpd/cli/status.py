@@ -99,6 +99,7 @@ def peers_table(views: list[PeerView], now: float) -> Table:
 
 def _peer(view: PeerView, now: float) -> tuple[Cell, ...]:
     stale = f"{view.stale} stale" if view.stale else ""
+    bfd = f"BFD {view.bfd.state}{f': {view.bfd.reason}' if view.bfd.reason else ''}" if view.bfd is not None else ""
     return (
         view.name,
         view.address,
@@ -108,5 +109,5 @@ def _peer(view: PeerView, now: float) -> tuple[Cell, ...]:
         view.received,
         view.accepted,
         view.announced,
-        "; ".join(filter(None, (stale, view.reason))),
+        "; ".join(filter(None, (stale, view.reason, bfd))),
     )

@@ -20,7 +20,7 @@ from bgpd.adapters.store.records import vtep_mac
 from bgpd.model.event import Configured, Options
 from bgpd.model.forwarding import MAIN_TABLE, PROTOCOL, RouteSettings
 from bgpd.model.node import AddressMethod, Node
-from bgpd.model.peer import Peer
+from bgpd.model.peer import Bfd, Peer, PeerPolicy
 from bgpd.model.pool import Fallback, Mode, Pool
 from bgpd.model.prefix import Address, Family, Prefix, parse_interface
 
@@ -80,6 +80,17 @@ class PoolSection(Section, frozen=True, kw_only=True):
     fallback: Fallback | None = None
 
 
+class BfdSection(Section, frozen=True, kw_only=True):
+    """Watch the path to a peer by BFD (RFC 5880)."""
+
+    min_tx_ms: Annotated[int, Meta(ge=50, le=60_000)] = 300
+    min_rx_ms: Annotated[int, Meta(ge=50, le=60_000)] = 300
+    multiplier: Annotated[int, Meta(ge=1, le=255)] = 3
+
+    def timers(self) -> Bfd:
+        return Bfd(min_tx_ms=self.min_tx_ms, min_rx_ms=self.min_rx_ms, multiplier=self.multiplier)
+
+
 class PeerSection(Section, frozen=True, kw_only=True):
     name: Name
     address: Address
@@ -91,6 +102,7 @@ class PeerSection(Section, frozen=True, kw_only=True):
     passive: bool = False
     multihop_ttl: Annotated[int, Meta(ge=0, le=255)] = 0
     families: tuple[Literal["ipv4", "ipv6"], ...] = ("ipv4",)
+    bfd: BfdSection | None = None
 
 
 class FallbackSection(Section, frozen=True, kw_only=True):
@@ -276,4 +288,5 @@ class Config(Section, frozen=True, kw_only=True):
             families=tuple(Family.IPV4 if family == "ipv4" else Family.IPV6 for family in section.families),
             passive=section.passive,
             multihop_ttl=section.multihop_ttl,
+            policy=PeerPolicy(bfd=section.bfd.timers() if section.bfd is not None else None),
         )

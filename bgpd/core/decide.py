@@ -72,6 +72,8 @@ class Decider:
         session = facts.sessions.get(path.peer)
         if peer is None or session is None or session.open is None:
             return "its peer is not configured"
+        if reason := facts.broken(path.peer):
+            return reason
         attributes = path.attributes
         if any(peer.local_asn in s.asns for s in attributes.as_path if s.kind is not SegmentKind.SET):
             return f"our AS {peer.local_asn} is in the AS path"

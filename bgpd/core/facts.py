@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from bgpd.core.health.path import Told, broken
 from bgpd.model.event import Options
 from bgpd.model.node import Node
 from bgpd.model.peer import Notification, Peer, SessionOpen
@@ -46,6 +47,8 @@ class Facts:
     options: Options = field(default_factory=Options)
     peers: dict[Address, Peer] = field(default_factory=dict)
     sessions: dict[Address, Session] = field(default_factory=dict)
+    bfd: dict[Address, Told] = field(default_factory=dict)
+    """What BFD says of a peer; a peer that is not there is not watched, or nothing is known."""
     pools: dict[str, Pool] = field(default_factory=dict)
     nodes: dict[str, Node] = field(default_factory=dict)
     alive: set[str] = field(default_factory=set)
@@ -61,6 +64,11 @@ class Facts:
     speaker_up: bool = False
     speaker_since: float | None = None
     speaker_reason: str = "not attached yet"
+
+    def broken(self, peer: Address) -> str:
+        """Say why BFD holds the routes of *peer* for unusable; empty where it does not."""
+        session = self.sessions.get(peer)
+        return broken(self.bfd.get(peer), session is not None and session.up, session.since if session else None)
 
     def reown(self, cidr: Prefix) -> set[str]:
         """Recompute who owns *cidr*; returns the nodes concerned (the former owner, the new one).

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from bgpd.core.facts import Session
+from bgpd.core.health.path import Told, session_for
 from bgpd.core.state import State
 from bgpd.model import event as ev
+from bgpd.model.bfd import BfdSession, BfdState, BfdStatus
 from bgpd.model.peer import Notification
 from bgpd.model.prefix import Address, Prefix
 
@@ -48,10 +50,12 @@ class Ingest:
         for address in facts.peers.keys() - peers.keys():
             self._mark(self._state.adj_in.clear(address))
             self._state.tables.neighbors.discard(address)
+            self._watch(address, None)
             del facts.sessions[address]
         for address, peer in peers.items():
             facts.sessions.setdefault(address, Session())
             self._state.tables.neighbors.set(address, peer)
+            self._watch(address, session_for(peer))
         facts.peers = peers
         self._mark(list(self._state.adj_in.prefixes()))
         self._state.stale.own = self._state.stale.overlay = True
@@ -158,6 +162,8 @@ class Ingest:
                 self._end_of_rib(event)
             case ev.UpdateMalformed():
                 self._malformed(event)
+            case ev.BfdChanged():
+                self._bfd(event)
 
     def _peer_up(self, event: ev.PeerUp) -> None:
         session = self._state.facts.sessions.get(event.peer)
@@ -167,6 +173,8 @@ class Ingest:
         session.transitions += 1
         session.learned.clear()
         self._state.adj_in.begin(event.peer)
+        if event.peer in self._state.facts.bfd:
+            self._mark_peer(event.peer)
         if self._state.adj_in.count(event.peer):
             session.sweep_at = self._state.now + self._state.facts.options.peers_learned_ceiling_s
         else:
@@ -197,10 +205,42 @@ class Ingest:
         kept = keep_s > 0
         if kept:
             session.sweep_at = self._state.now + keep_s
+            if peer in self._state.facts.bfd:
+                self._mark_peer(peer)
         else:
             session.sweep_at = None
             self._mark(self._state.adj_in.clear(peer))
         self._state.note("peer.lost", peer=str(peer), reason=reason, routes_kept_s=keep_s if kept else None)
+
+    def _watch(self, peer: Address, session: BfdSession | None) -> None:
+        """Want the BFD session that goes with *peer*."""
+        if session is not None:
+            self._state.tables.bfd.set(peer, session)
+        else:
+            self._state.tables.bfd.discard(peer)
+            self._state.facts.bfd.pop(peer, None)
+
+    def _bfd(self, event: ev.BfdChanged) -> None:
+        facts = self._state.facts
+        before, old = facts.broken(event.peer), facts.bfd.get(event.peer)
+        if event.status is None or event.peer not in self._state.tables.bfd:
+            facts.bfd.pop(event.peer, None)
+        else:
+            same = old is not None and old.status.failed is event.status.failed
+            facts.bfd[event.peer] = Told(event.status, old.since if same and old is not None else self._state.now)
+            self._tell_bfd(event.peer, old.status if old is not None else None, event.status)
+        if facts.broken(event.peer) != before:
+            self._mark_peer(event.peer)
+
+    def _tell_bfd(self, peer: Address, old: BfdStatus | None, new: BfdStatus) -> None:
+        was, is_up = old is not None and old.state is BfdState.UP, new.state is BfdState.UP
+        if was is not is_up and (is_up or was):
+            name = "bfd.up" if is_up else "bfd.down"
+            self._state.note(name, peer=str(peer), reason=new.diagnostic, detection_time_ms=new.detection_time_ms)
+
+    def _mark_peer(self, peer: Address) -> None:
+        """Decide anew what was learned from *peer*. O(its routes)."""
+        self._mark([prefix for prefix, _ in self._state.adj_in.of_peer(peer)])
 
     def _routes(self, event: ev.RoutesLearned) -> None:
         adj_in = self._state.adj_in
@@ -293,4 +333,5 @@ _BGP_EVENTS = (
     ev.RoutesLearned,
     ev.EndOfRib,
     ev.UpdateMalformed,
+    ev.BfdChanged,
 )

@@ -11,6 +11,7 @@ from bgpd.core.rib.adj_in import AdjIn, Path
 from bgpd.core.rib.decision import Selection
 from bgpd.core.rib.nexthop import Resolver
 from bgpd.flow.table import Table
+from bgpd.model.bfd import BfdSession
 from bgpd.model.forwarding import KernelKey, KernelValue
 from bgpd.model.notice import Notice
 from bgpd.model.peer import Peer
@@ -59,6 +60,7 @@ class Tables:
         self.kernel: Table[KernelKey, KernelValue] = Table(KERNEL_TARGET)
         self.adj_rib_out: Table[tuple[Address, Prefix], Announcement] = Table("adj-rib-out")
         self.neighbors: Table[Address, Peer] = Table("neighbors")
+        self.bfd: Table[Address, BfdSession] = Table("bfd")
         self.claims: Table[str, BlockClaim] = Table("claims")
 
 

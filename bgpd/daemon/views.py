@@ -19,6 +19,7 @@ from bgpd.model.forwarding import Group, KernelKey, KernelRoute, KernelValue, Le
 from bgpd.model.peer import Peer, SessionOpen
 from bgpd.model.prefix import Address, Prefix
 from bgpd.model.view import (
+    BfdView,
     BlockView,
     ExplainView,
     PathView,
@@ -134,6 +135,23 @@ class DaemonViews:
             router_id=str(opened.router_id) if opened is not None else "",
             capabilities=_capabilities(peer, opened if session.up else None),
             errors=dict(sorted(session.errors.items())),
+            bfd=self._bfd(address, peer),
+        )
+
+    def _bfd(self, address: Address, peer: Peer) -> BfdView | None:
+        if peer.policy.bfd is None:
+            return None
+        told = self._state.facts.bfd.get(address)
+        if told is None:
+            return BfdView(
+                state="unknown", since=None, reason="the BFD process has not told of it", detection_time_ms=0.0
+            )
+        status = told.status
+        return BfdView(
+            state=status.state,
+            since=_wall(told.since),
+            reason=status.diagnostic,
+            detection_time_ms=status.detection_time_ms,
         )
 
     # -------------------------------------------------------------- routes

@@ -22,6 +22,7 @@ from typing import TypeVar
 import structlog
 
 from bgpd.adapters import clock, log
+from bgpd.adapters.bfd.process import BfdProcess
 from bgpd.adapters.exabgp.process import Speaker, SpeakerOptions
 from bgpd.adapters.netlink.routes import Kernel
 from bgpd.adapters.reconciler import Reconciler
@@ -40,6 +41,7 @@ from bgpd.daemon import loop
 from bgpd.daemon.record import Recorder
 from bgpd.daemon.views import DaemonViews
 from bgpd.flow.inbox import Inbox
+from bgpd.model.bfd import BfdSession
 from bgpd.model.event import Converged
 from bgpd.model.forwarding import KernelKey, KernelRoute, KernelValue, RouteKey
 from bgpd.model.notice import Notice
@@ -102,6 +104,11 @@ class Daemon:
         self._neighbors: Reconciler[Address, Peer] = Reconciler(
             tables.neighbors, self._speaker.neighbors, clock=clock.monotonic, converged=_nothing, notice=self._notice
         )
+        self._bfd = BfdProcess(Path(config.speaker.runtime_dir), self._inbox.put, self._notice)
+        self._bfd_sessions: Reconciler[Address, BfdSession] = Reconciler(
+            tables.bfd, self._bfd, clock=clock.monotonic, converged=_nothing, notice=self._notice
+        )
+        self._bfd.drifted = self._bfd_sessions.drifted
         self._claims: Reconciler[str, BlockClaim] = Reconciler(
             tables.claims, ClaimTarget(self._store), clock=clock.monotonic, converged=_nothing, notice=self._notice
         )
@@ -132,6 +139,8 @@ class Daemon:
                         self._kernel_reconciler.run(),
                         self._adj_rib_out.run(),
                         self._neighbors.run(),
+                        self._bfd.run(),
+                        self._bfd_sessions.run(),
                         self._claims.run(),
                     )
                 ]
@@ -141,6 +150,7 @@ class Daemon:
                     task.cancel()
         finally:
             await server.stop()
+            await self._bfd.stop()
             await self._speaker.stop()
             await self._store.close()
             self._recorder.close()

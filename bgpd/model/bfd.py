@@ -6,18 +6,8 @@ from enum import StrEnum
 
 import msgspec
 
+from bgpd.model.peer import Bfd
 from bgpd.model.prefix import Address
-
-
-class Bfd(msgspec.Struct, frozen=True, kw_only=True):
-    """Timers of a session. The neighbor has a say too: the slower of both wishes counts."""
-
-    min_tx_ms: int = 300
-    """Least time between our packets, 50 to 60000."""
-    min_rx_ms: int = 300
-    """Least time between packets of the neighbor that we can take, 50 to 60000."""
-    multiplier: int = 3
-    """Packets in a row that may be lost before the path counts as down, 1 to 255."""
 
 
 class BfdSession(msgspec.Struct, frozen=True, kw_only=True):

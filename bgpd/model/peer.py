@@ -63,6 +63,17 @@ class MaxPrefix(msgspec.Struct, frozen=True):
     """How long the session then stays down; 0 until it is reset by hand."""
 
 
+class Bfd(msgspec.Struct, frozen=True, kw_only=True):
+    """Timers of a BFD session (RFC 5880). The neighbor has a say too: the slower of both wishes counts."""
+
+    min_tx_ms: int = 300
+    """Least time between our packets, 50 to 60000."""
+    min_rx_ms: int = 300
+    """Least time between packets of the neighbor that we can take, 50 to 60000."""
+    multiplier: int = 3
+    """Packets in a row that may be lost before the path counts as down, 1 to 255."""
+
+
 class PeerPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """What we do with a peer's routes and with what it is sent: a change of this resets no session."""
 
@@ -76,6 +87,8 @@ class PeerPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """We reflect (RFC 4456) with this cluster id, and the peer is our client."""
     max_prefix: MaxPrefix | None = None
     role: Role | None = None
+    bfd: Bfd | None = None
+    """Watch the path to the peer; None: only the session's own timers do."""
     hold_reason: str = ""
     """Why there must be no session; empty if there is no reason."""
 

@@ -38,6 +38,19 @@ class StatusView(msgspec.Struct, frozen=True, kw_only=True):
     nodes_unreachable: int
 
 
+class BfdView(msgspec.Struct, frozen=True, kw_only=True):
+    """The BFD session with a peer (RFC 5880)."""
+
+    state: str
+    """``up``, ``init``, ``down``, ``admin-down``, or ``unknown``."""
+    since: float | None
+    """When it last failed or recovered."""
+    reason: str
+    """Why it is not up; empty if it is, or never was."""
+    detection_time_ms: float
+    """Silence of the peer that ends it."""
+
+
 class PeerView(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     address: str
@@ -62,6 +75,8 @@ class PeerView(msgspec.Struct, frozen=True, kw_only=True):
     capabilities: tuple[str, ...]
     errors: dict[str, int] = {}
     """Malformed UPDATEs since the daemon's start, by treatment and attribute (RFC 7606)."""
+    bfd: BfdView | None = None
+    """None: the peer is not watched by BFD."""
 
 
 class PathView(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from bgpd.core.overlay.choose import How
 from bgpd.core.pipeline import Phase, Pipeline
 from bgpd.model import event as ev
+from bgpd.model.bfd import BfdStatus
 from bgpd.model.forwarding import (
     VXLAN_DEVICE,
     DeviceKey,
@@ -338,10 +339,12 @@ def test_a_route_with_our_own_as_is_ineligible() -> None:
 @given(st.data())
 def test_any_order_of_the_same_facts_gives_the_same_tables(data: st.DataObject) -> None:
     """Law 2: facts shuffled (keeping a session's own order) and settled with any budget end in the tables of a fresh core."""
-    lanes: list[list[ev.Event]] = [[w.CONFIGURED]]
+    lanes: list[list[ev.Event]] = [[w.WATCHED]]
     lanes += [[event] for event in (*w.kernel(), *w.store(), ev.StoreSynced(), ev.SpeakerUp())]
     lanes.append(w.session(1, w.learned(w.TOR1, w.BLOCK2), w.learned(w.TOR1, w.BLOCK3, last=65003)))
     lanes.append(w.session(2, w.learned(w.TOR2, w.BLOCK2), w.learned(w.TOR2, w.P("192.0.2.0/24"))))
+    lanes.append([ev.BfdChanged(w.TOR1, BfdStatus(diagnostic="silence", failed=True)), ev.BfdChanged(w.TOR1, None)])
+    lanes.append([ev.BfdChanged(w.TOR2, BfdStatus(diagnostic="silence", failed=True))])
     elsewhere = w.P("192.0.2.0/24")
     theirs = ev.ForeignRouteChanged(prefix=elsewhere, metric=5, hops=(("eth1", w.TOR1),))
     lanes.append([theirs, ev.ForeignRouteRemoved(prefix=elsewhere, metric=5)] if data.draw(st.booleans()) else [theirs])

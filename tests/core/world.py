@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import msgspec
+
 from bgpd.core.pipeline import Pipeline
 from bgpd.model import event as ev
 from bgpd.model.node import Node
-from bgpd.model.peer import GracefulRestart, Peer, SessionOpen
+from bgpd.model.peer import Bfd, GracefulRestart, Peer, PeerPolicy, SessionOpen
 from bgpd.model.pool import Affinity, AffinityState, Block, Pool
 from bgpd.model.prefix import Address, Family, Prefix
 from bgpd.model.route import AsSegment, Attributes, Origin, SegmentKind
@@ -42,6 +44,12 @@ def peer(number: int) -> Peer:
 
 OPTIONS = ev.Options(restore_after_s=10.0, peers_learned_ceiling_s=60.0)
 CONFIGURED = ev.Configured(node=node(1), peers=(peer(1), peer(2)), options=OPTIONS)
+
+
+WATCHED = msgspec.structs.replace(
+    CONFIGURED, peers=tuple(msgspec.structs.replace(one, policy=PeerPolicy(bfd=Bfd())) for one in CONFIGURED.peers)
+)
+"""Both peers with BFD."""
 
 
 def opened(number: int, restart_s: int = 0) -> SessionOpen:
@@ -125,5 +133,6 @@ def running() -> Pipeline:
 def tables(pipeline: Pipeline) -> dict[str, dict[object, object]]:
     every = pipeline.tables
     return {
-        table.name: dict(table.items()) for table in (every.kernel, every.adj_rib_out, every.neighbors, every.claims)
+        table.name: dict(table.items())
+        for table in (every.kernel, every.adj_rib_out, every.neighbors, every.claims, every.bfd)
     }

@@ -9,15 +9,16 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Self
 
 from bgpd.adapters.bfd.process import BfdProcess
-from bgpd.model.bfd import Bfd, BfdSession, BfdState, BfdStatus
+from bgpd.model.bfd import BfdSession, BfdState, BfdStatus
 from bgpd.model.event import BfdChanged, Event
 from bgpd.model.notice import Notice
+from bgpd.model.peer import Bfd
 from bgpd.model.prefix import Address
 from bgpd.sim.namespace import Namespace
 
@@ -135,15 +136,12 @@ class Ours:
         self.status: dict[Address, BfdStatus | None] = {}
         self.history: list[tuple[float, Address, BfdStatus | None]] = []
         self.notices: list[Notice] = []
-        self.process = BfdProcess(world.folder, self._deliver, self.notices.append, self._drifted)
+        self.process = BfdProcess(world.folder, self._deliver, self.notices.append)
 
     async def _deliver(self, event: Event) -> None:
         assert isinstance(event, BfdChanged)
         self.status[event.peer] = event.status
         self.history.append((time.monotonic(), event.peer, event.status))
-
-    def _drifted(self, _peers: Iterable[Address]) -> None:
-        """The tests apply what they want themselves."""
 
     async def want(self, peer: Address, session: BfdSession) -> None:
         """Ask for a session until the process has it."""

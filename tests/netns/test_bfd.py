@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from bgpd.model.bfd import Bfd, BfdState
+from bgpd.model.bfd import BfdState
+from bgpd.model.peer import Bfd
 from tests.netns.bfd_world import (
     LOOP,
     OURS,

@@ -23,9 +23,10 @@ import msgspec
 
 from bgpd.adapters.bfd import lines
 from bgpd.core.health.bfd import Diagnostic, Settings, State
-from bgpd.model.bfd import Bfd, BfdSession, BfdState, BfdStatus
+from bgpd.model.bfd import BfdSession, BfdState, BfdStatus
 from bgpd.model.event import BfdChanged, Event
 from bgpd.model.notice import Notice
+from bgpd.model.peer import Bfd
 from bgpd.model.prefix import Address
 
 READ_BYTES = 1 << 16
@@ -70,13 +71,13 @@ class BfdProcess:
         runtime_dir: Path,
         deliver: Callable[[Event], Awaitable[None]],
         notice: Callable[[Notice], None],
-        drifted: Callable[[Iterable[Address]], None],
     ) -> None:
         self._socket = runtime_dir / SOCKET
         self._log = runtime_dir / LOG
         self._deliver = deliver
         self._notice = notice
-        self._drifted = drifted
+        self.drifted: Callable[[Iterable[Address]], None] = lambda _peers: None
+        """Called with the peers whose sessions may not be as they were applied."""
         self._actual: dict[Address, BfdSession] = {}
         self._status: dict[Address, BfdStatus] = {}
         self._answers: dict[Address, asyncio.Future[str]] = {}
@@ -175,7 +176,7 @@ class BfdProcess:
             self._actual.clear()
             for peer in [*self._status]:
                 await self._forget(peer)
-            self._drifted(held)
+            self.drifted(held)
 
     async def _reach(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
         deadline = time.monotonic() + START_WAIT_S
@@ -252,7 +253,7 @@ class BfdProcess:
         match line:
             case lines.Greeting(wanted=wanted):
                 self._actual = {one.peer: _session(one) for one in wanted}
-                self._drifted([*self._actual])
+                self.drifted([*self._actual])
             case lines.Refused(peer=peer, reason=reason):
                 if peer is not None:
                     self._answer(peer, reason)
