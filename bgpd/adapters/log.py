@@ -13,6 +13,11 @@ import structlog
 _QUIET = {"peer.established", "phase.entered", "store.returned", "block.claimed"}
 """Notices that are good news: INFO. Every other notice is a WARNING: an operator would want to know."""
 
+_structured_traceback = structlog.processors.ExceptionRenderer(
+    # Local variables are structlog's default: a frame's may hold a password.
+    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+)
+
 
 def configure(level: str, log_format: str) -> None:
     """Set up logging for the process. *log_format*: ``json``, ``console`` or ``auto`` (console on a terminal)."""
@@ -24,7 +29,7 @@ def configure(level: str, log_format: str) -> None:
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.dict_tracebacks if not console else structlog.processors.format_exc_info,
+            _structured_traceback if not console else structlog.processors.format_exc_info,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),

@@ -31,7 +31,7 @@ def load(path: Path = DEFAULT_PATH) -> Config:
     defects = list(_walk(path, "", Config, document))
     broken = {defect.path.partition(".")[0] for defect in defects}
     defects += [
-        Defect(file=path, path=where, value=_shown(_look_up(document, where)), rule=rule)
+        Defect(file=path, path=where, value=_shown(where, _look_up(document, where)), rule=rule)
         for where, rule in findings(_sound(document, broken))
     ]
     if defects:
@@ -82,7 +82,7 @@ def _walk(file: Path, path: str, kind: type[Section], table: dict[str, Any]) -> 
     for name, value in table.items():
         where = f"{path}.{name}" if path else name
         if name not in fields:
-            yield Defect(file=file, path=where, value=_shown(value), rule=_unknown(name, path, list(fields)))
+            yield Defect(file=file, path=where, value=_shown(where, value), rule=_unknown(name, path, list(fields)))
         else:
             yield from _walk_value(file, where, fields[name].type, value)
     for field in fields.values():
@@ -96,10 +96,10 @@ def _walk_value(file: Path, where: str, kind: Any, value: Any) -> Iterator[Defec
     if section is None:
         rule = _convert(kind, value)
         if rule:
-            yield Defect(file=file, path=where, value=_shown(value), rule=rule)
+            yield Defect(file=file, path=where, value=_shown(where, value), rule=rule)
     elif repeated:
         if not isinstance(value, list):
-            yield Defect(file=file, path=where, value=_shown(value), rule=f"is a list: write [[{where}]]")
+            yield Defect(file=file, path=where, value=_shown(where, value), rule=f"is a list: write [[{where}]]")
             return
         for index, item in enumerate(value):
             yield from _walk_table(file, f"{where}[{index}]", section, item)
@@ -111,7 +111,7 @@ def _walk_table(file: Path, where: str, section: type[Section], value: Any) -> I
     if isinstance(value, dict):
         yield from _walk(file, where, section, value)
     else:
-        yield Defect(file=file, path=where, value=_shown(value), rule=f"is a table: write [{where}]")
+        yield Defect(file=file, path=where, value=_shown(where, value), rule=f"is a table: write [{where}]")
 
 
 def _section(kind: Any) -> tuple[type[Section] | None, bool]:
@@ -168,6 +168,8 @@ def _plain(message: str) -> str:
         ("`", ""),
     ):
         message = message.replace(theirs, ours)
+    if "(?!" in message:
+        return "must be the name of a file: letters, digits and . _ -"
     if "matching regex" in message:
         return "must be a name of letters, digits and . _ - that begins and ends with a letter or digit"
     return message
@@ -195,10 +197,12 @@ def _look_up(document: dict[str, Any], where: str) -> Any:
     return value
 
 
-def _shown(value: Any) -> str:
+def _shown(where: str, value: Any) -> str:
+    """Write a value as it stands in the file, but for what may be a secret: it must not be in a message or a log."""
     if value is None:
         return ""
+    if where.endswith(("password", "secret")) and not isinstance(value, dict):
+        return "…"
     if isinstance(value, dict):
         return "{…}"
-    # Whoever writes a password into a URL is told not to; the log must not keep it.
     return without_password(msgspec.json.encode(value, enc_hook=str).decode())

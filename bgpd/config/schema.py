@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from bgpd.adapters import secrets
 from bgpd.adapters.netlink.encode import Resilience
 from bgpd.adapters.netlink.options import KernelOptions, NexthopObjects
 from bgpd.adapters.store.open import Access
@@ -20,7 +21,7 @@ from bgpd.adapters.store.records import vtep_mac
 from bgpd.model.event import Configured, Options
 from bgpd.model.forwarding import MAIN_TABLE, PROTOCOL, RouteSettings
 from bgpd.model.node import AddressMethod, Node
-from bgpd.model.peer import Bfd, Peer, PeerPolicy
+from bgpd.model.peer import Bfd, Peer, PeerPolicy, SecretRef
 from bgpd.model.pool import Fallback, Mode, Pool
 from bgpd.model.prefix import Address, Family, Prefix, parse_interface
 
@@ -29,6 +30,7 @@ Seconds = Annotated[float, Meta(ge=0, le=86_400)]
 PortNumber = Annotated[int, Meta(ge=1, le=65_535)]
 AsNumber = Annotated[int, Meta(ge=1, le=4_294_967_294)]
 Name = Annotated[str, Meta(min_length=1, max_length=253, pattern=NAME_PATTERN)]
+FileName = Annotated[str, Meta(min_length=1, max_length=253, pattern=r"^(?!\.{1,2}$)[A-Za-z0-9._-]+$")]
 FilePath = Annotated[str, Meta(pattern=r"^/.*[^/]$")]
 
 
@@ -91,6 +93,19 @@ class BfdSection(Section, frozen=True, kw_only=True):
         return Bfd(min_tx_ms=self.min_tx_ms, min_rx_ms=self.min_rx_ms, multiplier=self.multiplier)
 
 
+class SecretsSection(Section, frozen=True, kw_only=True):
+    """Where the passwords of sessions are: DIRECTORY/NAME/KEY."""
+
+    directory: FilePath = str(secrets.DIRECTORY)
+
+
+class PasswordSection(Section, frozen=True, kw_only=True):
+    """Names a password, as Calico's ``secretKeyRef`` does; the password itself is never in the file."""
+
+    name: FileName
+    key: FileName
+
+
 class PeerSection(Section, frozen=True, kw_only=True):
     name: Name
     address: Address
@@ -103,6 +118,8 @@ class PeerSection(Section, frozen=True, kw_only=True):
     multihop_ttl: Annotated[int, Meta(ge=0, le=255)] = 0
     families: tuple[Literal["ipv4", "ipv6"], ...] = ("ipv4",)
     bfd: BfdSection | None = None
+    password: PasswordSection | None = None
+    """TCP-MD5 (RFC 2385)."""
 
 
 class FallbackSection(Section, frozen=True, kw_only=True):
@@ -208,6 +225,7 @@ class Config(Section, frozen=True, kw_only=True):
     ecmp: EcmpSection = EcmpSection()
     kernel: KernelSection = KernelSection()
     startup: StartupSection = StartupSection()
+    secrets: SecretsSection = SecretsSection()
     speaker: SpeakerSection = SpeakerSection()
     api: ApiSection = ApiSection()
     log: LogSection = LogSection()
@@ -289,4 +307,5 @@ class Config(Section, frozen=True, kw_only=True):
             passive=section.passive,
             multihop_ttl=section.multihop_ttl,
             policy=PeerPolicy(bfd=section.bfd.timers() if section.bfd is not None else None),
+            password=SecretRef(section.password.name, section.password.key) if section.password is not None else None,
         )

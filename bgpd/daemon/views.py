@@ -39,13 +39,16 @@ class DaemonViews:
         self,
         pipeline: Pipeline,
         kernel: Reconciler[KernelKey, KernelValue],
+        neighbors: Reconciler[Address, Peer],
         assign: Callable[[str, str | None], Awaitable[Address]],
+        *,
         router_id: Address,
         asn: int,
     ) -> None:
         self._pipeline = pipeline
         self._state = pipeline.state
         self._kernel = kernel
+        self._neighbors = neighbors
         self._assign = assign
         self._router_id = router_id
         self._asn = asn
@@ -109,10 +112,11 @@ class DaemonViews:
             refused = self._state.ineligible.get(prefix, ())
             ineligible += any((path.peer, path.path_id) == (address, path_id) for path, _ in refused)
         opened = session.open
+        failure = self._neighbors.failure(address)
         if session.up:
             state = "Established"
         elif self._state.facts.speaker_up:
-            state = "Idle" if peer.passive else "Connect"
+            state = "Idle" if peer.passive or failure is not None else "Connect"
         else:
             state = "Down"
         return PeerView(
@@ -129,7 +133,7 @@ class DaemonViews:
             announced=sum(key[0] == address for key, _ in self._pipeline.tables.adj_rib_out.items())
             if session.up
             else 0,
-            reason=session.reason,
+            reason=failure.reason if failure is not None else session.reason,
             transitions=session.transitions,
             hold_time_s=min(opened.hold_time_s, peer.hold_time_s) if session.up and opened is not None else None,
             router_id=str(opened.router_id) if opened is not None else "",

@@ -79,6 +79,7 @@ class Daemon:
                 runtime_dir=Path(config.speaker.runtime_dir),
                 router_id=self._router_id(),
                 mode="json" if config.speaker.mode is SpeakerMode.JSON else "raw",
+                secrets_dir=Path(config.secrets.directory),
             ),
             self._inbox.put,
         )
@@ -109,6 +110,8 @@ class Daemon:
             tables.bfd, self._bfd, clock=clock.monotonic, converged=_nothing, notice=self._notice
         )
         self._bfd.drifted = self._bfd_sessions.drifted
+        self._speaker.neighbors.drifted = self._neighbors.drifted
+        self._speaker.neighbors.notice = self._notice
         self._claims: Reconciler[str, BlockClaim] = Reconciler(
             tables.claims, ClaimTarget(self._store), clock=clock.monotonic, converged=_nothing, notice=self._notice
         )
@@ -116,7 +119,12 @@ class Daemon:
     async def run(self, stop: asyncio.Event) -> None:
         """Run until *stop* is set or a part fails. Raises Fatal, or an ExceptionGroup of what failed."""
         views = DaemonViews(
-            self._pipeline, self._kernel_reconciler, self._assign, self._router_id(), self._config.node.asn
+            self._pipeline,
+            self._kernel_reconciler,
+            self._neighbors,
+            self._assign,
+            router_id=self._router_id(),
+            asn=self._config.node.asn,
         )
         server = Server(views, Path(self._config.api.socket))
         source = StoreSource(self._store, self._inbox.put, self._notice)
@@ -141,6 +149,7 @@ class Daemon:
                         self._neighbors.run(),
                         self._bfd.run(),
                         self._bfd_sessions.run(),
+                        self._speaker.neighbors.watch_passwords(),
                         self._claims.run(),
                     )
                 ]

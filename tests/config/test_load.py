@@ -18,7 +18,7 @@ from bgpd.config.schema import Config
 from bgpd.model.event import Options
 from bgpd.model.forwarding import RouteSettings
 from bgpd.model.node import Node
-from bgpd.model.peer import Peer
+from bgpd.model.peer import Peer, SecretRef
 from bgpd.model.pool import Fallback, Mode, Pool
 from bgpd.model.prefix import Address, Family, Prefix
 
@@ -100,6 +100,7 @@ def test_every_value_reaches_the_core(tmp_path):
 hold_time_s = 9
 graceful_restart_s = 60
 passive = true
+password = { name = "fabric", key = "tor1" }
 multihop_ttl = 5
 families = ["ipv4", "ipv6"]
 [pool]
@@ -136,6 +137,7 @@ peers_learned_ceiling_s = 3
             graceful_restart_s=60,
             families=(Family.IPV4, Family.IPV6),
             passive=True,
+            password=SecretRef("fabric", "tor1"),
             multihop_ttl=5,
         ),
     )
@@ -170,6 +172,7 @@ def test_the_example_holds_and_shows_each_default():
         for key in ("name", "router_id", "block_size", "fallback"):
             as_shown[name].pop(key, None)
     as_shown["peer"][0].pop("bfd")
+    as_shown["peer"][0].pop("password")
     for key in ("ca", "cert", "key", "server_name", "user", "password_file"):
         as_shown["store"].pop(key)
     for key in ("vrf", "source_ipv4", "source_ipv6"):
@@ -285,6 +288,13 @@ def test_all_defects_are_listed_at_once(tmp_path):
         (MINIMAL + PEER + "families = []", "peer[0].families", "must name at least one"),
         (MINIMAL + PEER + 'families = ["ipv4", "ipv4"]', "peer[0].families", "each family once"),
         (MINIMAL + PEER + 'families = ["ipx"]', "peer[0].families", "must be one of 'ipv4', 'ipv6'"),
+        (
+            MINIMAL + PEER + 'password = { name = "fabric", key = "a/b" }',
+            "peer[0].password.key",
+            "must be the name of a file: letters, digits and . _ -",
+        ),
+        (MINIMAL + PEER + 'password = { name = "fabric" }', "peer[0].password.key", "is required"),
+        (MINIMAL + PEER + 'password = "secret"', "peer[0].password", "is a table: write [peer[0].password]"),
         (MINIMAL + PEER + "passive = 1", "peer[0].passive", "must be true or false, not a whole number"),
         (MINIMAL + "[peer]\nasn = 1", "peer", "is a list: write [[peer]]"),
         (MINIMAL + "[[ecmp]]\nlimit = 1", "ecmp", "is a table: write [ecmp]"),
@@ -300,6 +310,18 @@ def test_each_rule_names_place_and_reason(tmp_path, text, path, rule):
 
     assert path == where
     assert rule in why
+
+
+def test_a_password_in_the_file_is_refused_and_not_repeated(tmp_path):
+    """Whoever writes a password where its reference belongs, or under a name of his own, is told so without the password."""
+    wrong = MINIMAL + PEER + 'password = "hush"\nmd5_password = "hush"\n[node.secret]\na = "hush"'
+
+    assert ["node.secret", "peer[0].password", "peer[0].md5_password"] == [
+        path for path, _, _ in defects(tmp_path, wrong)
+    ]
+    with pytest.raises(ConfigError) as raised:
+        load(tmp_path / "bgpd.toml")
+    assert "hush" not in str(raised.value)
 
 
 def test_a_secret_that_others_can_read_is_refused(tmp_path):

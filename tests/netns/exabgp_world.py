@@ -222,7 +222,11 @@ class Node:
         self._wake = asyncio.Event()
         self._waiting: dict[Key, None] = {}
         options = SpeakerOptions(
-            runtime_dir=world.runtime, router_id=OURS, mode="json" if mode == "json" else "raw", netns=world.ours
+            runtime_dir=world.runtime,
+            router_id=OURS,
+            mode="json" if mode == "json" else "raw",
+            netns=world.ours,
+            secrets_dir=world.folder / "secrets",
         )
         self.speaker = Speaker(options, self._deliver)
         self.speaker.adj_rib_out.drifted = self._drifted

@@ -3,7 +3,7 @@
 The file is the record of what ExaBGP was told: a head line holds mode and router id, and a comment before each neighbor
 holds the Peer, so that a daemon which attaches to a running speaker knows what it serves. Each neighbor's description
 holds a digest of its section, which ExaBGP shows again (``show neighbor configuration``): that is how a reload is seen to
-have happened.
+have happened. A session's password is in it as well, so the file is its owner's alone (NeighborsTarget writes it 0600).
 
 Laws: explicit neighbors only, never ranges (they share one RIB); ``manual-eor``, because ExaBGP's own End-of-RIB would
 come before our routes; no adj-rib-in (a copy nobody reads); an adj-rib-out, which is what we read back.
@@ -11,6 +11,8 @@ come before our routes; no adj-rib-in (a copy nobody reads); an adj-rib-out, whi
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
 import os
 import pwd
@@ -23,6 +25,7 @@ from typing import Literal
 import msgspec
 
 import bgpd
+from bgpd.adapters.secrets import Password
 from bgpd.model.peer import Peer
 from bgpd.model.prefix import Address
 from bgpd.model.wire import encode, from_builtin
@@ -33,6 +36,7 @@ _HEAD = "# bgpd speaker "
 _PEER = "# bgpd peer "
 _MARK = re.compile(rb'description "?bgpd-([0-9a-f]{16})')
 _NEIGHBOR = re.compile(rb"neighbor (\S+) \{")
+_PASSWORD = re.compile(r'  md5-password "([A-Za-z0-9+/=]+)";')
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -40,25 +44,36 @@ class Head(msgspec.Struct, frozen=True):
     router_id: Address
 
 
-def render(mode: Mode, router_id: Address, peers: Iterable[Peer], socket: Path) -> str:
-    """Write the whole configuration; peers in the order of their addresses, so that equal sets give equal files."""
+class Neighbor(msgspec.Struct, frozen=True):
+    """A peer, and the password that its reference names."""
+
+    peer: Peer
+    password: Password | None = None
+
+
+def render(mode: Mode, router_id: Address, neighbors: Iterable[Neighbor], socket: Path) -> str:
+    """Write the whole configuration; neighbors in the order of their addresses, so that equal sets give equal files."""
     shim = f"{sys.executable} -m bgpd.adapters.exabgp.child.shim {socket}"
     parts = [
         _HEAD + encode(Head(mode, router_id)).decode(),
         f"process bgpd {{\n  run {shim};\n  encoder json;\n  respawn true;\n}}",
     ]
-    for peer in sorted(peers, key=lambda peer: peer.address):
-        section = _section(mode, router_id, peer)
-        parts += [_PEER + encode(peer).decode(), section.replace("DIGEST", digest(mode, router_id, peer))]
+    for neighbor in sorted(neighbors, key=lambda neighbor: neighbor.peer.address):
+        section = _section(mode, router_id, neighbor)
+        parts += [_PEER + encode(neighbor.peer).decode(), section.replace("DIGEST", digest(mode, router_id, neighbor))]
     return "\n".join(parts) + "\n"
 
 
-def digest(mode: Mode, router_id: Address, peer: Peer) -> str:
-    """Return 16 hexadecimal digits that stand for what ExaBGP is told of a peer."""
-    return hashlib.sha256(_section(mode, router_id, peer).encode()).hexdigest()[:16]
+def digest(mode: Mode, router_id: Address, neighbor: Neighbor) -> str:
+    """Return 16 hexadecimal digits that stand for what ExaBGP is told of a neighbor, its password too.
+
+    Where they are shown the password is as well: in the file, and to whoever may ask ExaBGP for its configuration.
+    """
+    return hashlib.sha256(_section(mode, router_id, neighbor).encode()).hexdigest()[:16]
 
 
-def _section(mode: Mode, router_id: Address, peer: Peer) -> str:
+def _section(mode: Mode, router_id: Address, neighbor: Neighbor) -> str:
+    peer = neighbor.peer
     receive = "packets" if mode == "raw" else "parsed"
     families = "".join(f"    {family} unicast;\n" for family in sorted(peer.families))
     settings = {
@@ -83,6 +98,7 @@ def _section(mode: Mode, router_id: Address, peer: Peer) -> str:
         settings["outgoing-ttl"] = peer.multihop_ttl
     if peer.interface:
         settings["source-interface"] = peer.interface
+    settings |= _authentication(neighbor)
     lines = "".join(f"  {name} {value};\n" for name, value in settings.items())
     capabilities = ["asn4 enable", "route-refresh enable", "extended-message enable"]
     more = ""
@@ -104,21 +120,41 @@ def _section(mode: Mode, router_id: Address, peer: Peer) -> str:
     )
 
 
-def parse(text: str) -> tuple[Head, dict[Address, Peer]]:
+def _authentication(neighbor: Neighbor) -> dict[str, str]:
+    peer, password = neighbor.peer, neighbor.password
+    if (peer.password is None) != (password is None):
+        raise ValueError(f"{peer.address}: a session with a password is never begun without it")
+    return {} if password is None else {"md5-password": f'"{encoded(password)}"', "md5-base64": "true"}
+
+
+def encoded(password: Password) -> str:
+    """Return a password as the file has it: base64, so that no character of it means anything to ExaBGP's parser."""
+    return base64.b64encode(password.reveal()).decode()
+
+
+def parse(text: str) -> tuple[Head, dict[Address, Neighbor]]:
     """Read back what ``render`` wrote; raises ValueError for a file that is not ours."""
     lines = text.splitlines()
     if not lines or not lines[0].startswith(_HEAD):
         raise ValueError("the file does not begin as ours do")
     try:
         head = msgspec.json.decode(lines[0].removeprefix(_HEAD), type=Head, dec_hook=from_builtin)
-        peers = [
-            msgspec.json.decode(line.removeprefix(_PEER), type=Peer, dec_hook=from_builtin)
-            for line in lines
-            if line.startswith(_PEER)
-        ]
+        found: dict[Address, Neighbor] = {}
+        peer: Peer | None = None
+        for line in lines:
+            password = _PASSWORD.fullmatch(line)
+            if line.startswith(_PEER):
+                peer = msgspec.json.decode(line.removeprefix(_PEER), type=Peer, dec_hook=from_builtin)
+                found[peer.address] = Neighbor(peer)
+            elif password is not None and peer is not None:
+                found[peer.address] = Neighbor(peer, Password(base64.b64decode(password[1], validate=True)))
     except msgspec.MsgspecError as error:
         raise ValueError(str(error)) from error
-    return head, {peer.address: peer for peer in peers}
+    except binascii.Error:
+        raise ValueError("a password is not base64") from None
+    if any((each.peer.password is None) != (each.password is None) for each in found.values()):
+        raise ValueError("a password is missing, or one too many")
+    return head, found
 
 
 def loaded(lines: Iterable[bytes]) -> dict[str, str]:

@@ -30,6 +30,7 @@ from bgpd.adapters.exabgp.commands import ACK_WAIT_S, Commands, SpeakerGone
 from bgpd.adapters.exabgp.lines import Answer, Hello, SnapshotEnd, Text, parse
 from bgpd.adapters.exabgp.neighbors import NeighborsTarget
 from bgpd.adapters.exabgp.source import Session, Source
+from bgpd.adapters.secrets import DIRECTORY, Passwords
 from bgpd.model.event import Event, SpeakerLost, SpeakerUp
 from bgpd.model.peer import Notification
 from bgpd.model.prefix import Address
@@ -67,6 +68,8 @@ class SpeakerOptions(msgspec.Struct, frozen=True, kw_only=True):
     """``raw``: UPDATEs pass through undecoded; ``json``: ExaBGP as it comes."""
     log_path: Path | None = None
     """Where ExaBGP's errors go; default ``exabgp.log`` in the runtime folder."""
+    secrets_dir: Path = DIRECTORY
+    """Where the passwords of sessions are."""
     netns: str | None = None
     """Network namespace to run ExaBGP in; default our own."""
 
@@ -83,7 +86,9 @@ class Speaker:
         self._deliver = deliver
         self._commands = Commands()
         self.adj_rib_out = AdjRibOutTarget(self._commands)
-        self.neighbors = NeighborsTarget(options.runtime_dir, options.router_id, options.mode, self._commands)
+        self.neighbors = NeighborsTarget(
+            options.runtime_dir, options.router_id, options.mode, self._commands, Passwords(options.secrets_dir)
+        )
         self.neighbors.signal = lambda: self._signal(signal.SIGUSR1)
         self.neighbors.before_removal = self.adj_rib_out.withdraw_all
         self._source = Source(self._commands, lambda: self.neighbors.actual, deliver)

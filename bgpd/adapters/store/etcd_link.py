@@ -22,6 +22,8 @@ import grpc.aio
 import msgspec
 from google.protobuf.message import Message
 
+from bgpd.adapters import secrets
+from bgpd.adapters.secrets import unfit_secret
 from bgpd.adapters.store.base import Transient
 from bgpd.adapters.store.proto import rpc_pb2 as rpc
 
@@ -39,6 +41,8 @@ RENEWALS_MAX = 3
 """Tokens fetched for one request: its own may have ended with a restarted member, and the next member may lag behind."""
 RECONNECT_MAX_MS = 1_000
 """Longest pause of gRPC between attempts to connect (its own default is two minutes)."""
+PASSWORD_BYTES = 4096
+"""Longest password file: far longer than what etcd hashes (bcrypt: 72 bytes)."""
 PING_MS = 10_000
 """Interval of HTTP/2 pings while a call is open; etcd refuses clients that ping more often than each 5 s."""
 
@@ -301,32 +305,15 @@ def metadata(token: str) -> tuple[tuple[str, str], ...]:
 
 def read_secret(path: Path) -> str:
     """Read a password; raises Transient, since the file may be mended while we wait."""
-    if reason := unfit_secret(path):
-        raise Transient(f"{path}: {reason}")
     try:
-        return path.read_text().rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise Transient(f"{path}: the password cannot be read") from error
-
-
-def unfit_secret(path: Path) -> str:
-    """Say why a file with a secret is not used; empty if it is."""
-    try:
-        mode = path.stat().st_mode
-    except OSError as error:
-        return f"the file cannot be read: {error.strerror}"
-    if mode & 0o007:
-        return f"the file can be used by others (mode {mode & 0o777:04o}): chmod o= {path}"
-    return unfit_file(path)
-
-
-def unfit_file(path: Path) -> str:
-    """Say why a file cannot be read; empty if it can."""
-    try:
-        with path.open("rb") as file:
-            return "" if file.read(1) else "the file is empty"
-    except OSError as error:
-        return f"the file cannot be read: {error.strerror}"
+        password = secrets.read(path, PASSWORD_BYTES).decode().rstrip("\r\n")
+    except secrets.Unfit as unfit:
+        raise Transient(f"{path}: {unfit}") from unfit
+    except UnicodeDecodeError:
+        raise Transient(f"{path}: the password is not UTF-8 text") from None
+    if not password:
+        raise Transient(f"{path}: the file is empty")
+    return password
 
 
 def is_loopback(address: str) -> bool:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import msgspec
 
+from bgpd.adapters.secrets import unfit_file, unfit_secret
 from bgpd.adapters.store.base import Store
 from bgpd.adapters.store.etcd import EtcdStore
-from bgpd.adapters.store.etcd_link import EtcdOptions, is_loopback, unfit_file, unfit_secret
+from bgpd.adapters.store.etcd_link import EtcdOptions, is_loopback
 from bgpd.adapters.store.memory import MemoryStore
 from bgpd.adapters.store.sqlite import SqliteStore
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from bgpd.adapters.exabgp import conf
-from bgpd.model.peer import Peer
+from bgpd.adapters.exabgp.conf import Neighbor
+from bgpd.adapters.secrets import Password
+from bgpd.model.peer import Peer, SecretRef
 from bgpd.model.prefix import Address, Family
 
 pytestmark = pytest.mark.core
@@ -27,19 +30,45 @@ B = Peer(
     passive=True,
     multihop_ttl=3,
 )
+C = Peer(
+    name="c",
+    address=Address.parse("192.0.2.3"),
+    asn=65003,
+    local_address=ROUTER,
+    local_asn=65000,
+    password=SecretRef("fabric", "c"),
+)
+SECRET = Password(b'"; } secret \xff\xfe')
 
 
 def test_what_is_written_is_read_back() -> None:
-    """The file holds mode, router id and every peer, whatever its name."""
-    head, peers = conf.parse(conf.render("raw", ROUTER, [B, A], SOCKET))
+    """The file holds mode, router id and every peer, whatever its name and its password."""
+    neighbors = [Neighbor(B), Neighbor(A), Neighbor(C, SECRET)]
+    text = conf.render("raw", ROUTER, neighbors, SOCKET)
+    head, held = conf.parse(text)
 
     assert conf.Head("raw", ROUTER) == head
-    assert {A.address: A, B.address: B} == peers
+    assert {neighbor.peer.address: neighbor for neighbor in neighbors} == held
+    assert "secret" not in text
+
+
+def test_no_session_with_a_password_is_configured_without_it() -> None:
+    """A password that is missing, or that nobody asked for, is never written, nor accepted in a file."""
+    for wrong in (Neighbor(C), Neighbor(A, SECRET)):
+        with pytest.raises(ValueError, match="never begun without it"):
+            conf.render("raw", ROUTER, [wrong], SOCKET)
+    text = conf.render("raw", ROUTER, [Neighbor(C, SECRET)], SOCKET)
+    with pytest.raises(ValueError, match="missing"):
+        conf.parse("\n".join(line for line in text.splitlines() if "md5-password" not in line))
+    with pytest.raises(ValueError, match="base64"):
+        conf.parse(re.sub('md5-password "[^"]*"', 'md5-password "x"', text))
 
 
 def test_equal_sets_give_equal_files() -> None:
     """The order of the peers does not matter."""
-    assert conf.render("raw", ROUTER, [A, B], SOCKET) == conf.render("raw", ROUTER, [B, A], SOCKET)
+    assert conf.render("raw", ROUTER, [Neighbor(A), Neighbor(B)], SOCKET) == conf.render(
+        "raw", ROUTER, [Neighbor(B), Neighbor(A)], SOCKET
+    )
 
 
 def test_a_foreign_file_is_refused() -> None:
@@ -49,12 +78,14 @@ def test_a_foreign_file_is_refused() -> None:
 
 
 def test_what_exabgp_serves_is_recognised_by_its_digest() -> None:
-    """The digest in a description changes with what ExaBGP is told, not with the peer's name."""
-    digest = conf.digest("raw", ROUTER, A)
+    """The digest in a description changes with what ExaBGP is told, its password included, not with the peer's name."""
+    digest = conf.digest("raw", ROUTER, Neighbor(A))
     shown = [b"neighbor 192.0.2.1 {", f'  description "bgpd-{digest}";'.encode(), b"}", b"neighbor 192.0.2.9 {", b"}"]
 
     assert {"192.0.2.1": digest, "192.0.2.9": ""} == conf.loaded(shown)
-    assert digest != conf.digest("json", ROUTER, A)
+    assert digest != conf.digest("json", ROUTER, Neighbor(A))
+    other = conf.digest("raw", ROUTER, Neighbor(C, Password(b"other")))
+    assert other != conf.digest("raw", ROUTER, Neighbor(C, SECRET))
 
 
 def test_our_settings_win_over_the_callers_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
