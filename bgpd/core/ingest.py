@@ -9,7 +9,7 @@ from bgpd.core.health.path import Told, session_for
 from bgpd.core.state import State
 from bgpd.model import event as ev
 from bgpd.model.bfd import BfdSession, BfdState, BfdStatus
-from bgpd.model.peer import Notification
+from bgpd.model.peer import GracefulRestart, Notification
 from bgpd.model.prefix import Address, Prefix
 
 
@@ -191,13 +191,13 @@ class Ingest:
             session.reason, session.notification = event.reason, event.notification
             return
         restart = session.open.graceful_restart if session.open is not None else None
-        keep_s = restart.restart_time_s if restart is not None and event.notification is None else 0
+        keep_s = restart.restart_time_s if restart is not None and _outlives(restart, event.notification) else 0
         self._down(event.peer, session, event.reason, event.notification, keep_s)
 
     def _down(
         self, peer: Address, session: Session, reason: str, notification: Notification | None, keep_s: int
     ) -> None:
-        """End a session. A NOTIFICATION ends its routes too; without one they are kept for *keep_s* (RFC 4724 section 4.2)."""
+        """End a session, whose routes are kept for *keep_s* (RFC 4724 section 4.2)."""
         session.up, session.since = False, self._state.now
         session.reason, session.notification = reason, notification
         session.transitions += 1
@@ -309,6 +309,11 @@ class Ingest:
 
     def _everybody(self) -> None:
         self._state.stale.nodes.update(dict.fromkeys(self._state.facts.blocks_of))
+
+
+def _outlives(restart: GracefulRestart, ending: Notification | None) -> bool:
+    """Tell whether routes are kept: not after a NOTIFICATION, unless both sides have the N bit and it is no hard reset (RFC 8538)."""
+    return ending is None or (restart.notification and not ending.hard)
 
 
 _STORE_EVENTS = (

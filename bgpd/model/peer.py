@@ -142,6 +142,8 @@ class GracefulRestart(msgspec.Struct, frozen=True):
     """R bit: the neighbor has restarted."""
     preserved: tuple[Family, ...] = ()
     """Families with the F bit: forwarding state was kept."""
+    notification: bool = False
+    """N bit, sent by both: routes outlive a NOTIFICATION, unless that is a hard reset (RFC 8538)."""
 
 
 class SessionOpen(msgspec.Struct, frozen=True, kw_only=True):
@@ -172,3 +174,8 @@ class Notification(msgspec.Struct, frozen=True):
     sent: bool
     """True if we sent it, False if the neighbor did."""
     text: str = ""
+    """What an operator wrote (RFC 9003)."""
+    hard: bool = False
+    """It came as Cease, Hard Reset (RFC 8538 section 3); code and subcode are those inside."""
+    data: bytes = b""
+    """What else it carries, at most 64 bytes."""

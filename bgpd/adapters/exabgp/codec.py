@@ -1,4 +1,4 @@
-"""BGP message bodies to events and back: UPDATE, OPEN and NOTIFICATION.
+"""BGP message bodies to events and back: UPDATE and OPEN (NOTIFICATION: notification.py).
 
 RFC 4271 section 4.3 (UPDATE), 4760 (MP_REACH, MP_UNREACH), 2545 (IPv6 next hops), 8950 (IPv6 next hop of IPv4), 6793 (4-byte ASNs), 7911
 (path ids), 4724 (End-of-RIB), 1997, 4360, 8092 (communities), 4456 (reflection), 5065 (confederations), 7607 (AS 0).
@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from bgpd.model.event import EndOfRib, RoutesLearned, Treatment, UpdateMalformed
-from bgpd.model.peer import GracefulRestart, Notification, SessionOpen
+from bgpd.model.peer import GracefulRestart, SessionOpen
 from bgpd.model.prefix import Address, Family, Prefix
 from bgpd.model.route import AsSegment, Attributes, Origin, SegmentKind, UnknownAttribute
 
@@ -748,7 +748,7 @@ def _encode_attributes(attributes: Attributes, classic: bool) -> bytes:
     return known + b"".join(_attribute(item.flags, item.code, item.value) for item in attributes.unknown)
 
 
-# ------------------------------------------------------------------ OPEN and NOTIFICATION
+# ------------------------------------------------------------------ OPEN
 
 _CAP_MULTIPROTOCOL = 1
 _CAP_REFRESH = 2
@@ -839,19 +839,11 @@ def _pairs(data: bytes, step: int) -> list[tuple[int, bytes]]:
 
 
 def _graceful(value: bytes) -> GracefulRestart:
-    """Read the capability (RFC 4724 section 3): R is the top bit of the first byte, F of each family's last."""
+    """Read the capability (RFC 4724 section 3): R is the top bit of the first byte, N (RFC 8538) the next, F that of each family's last."""
     preserved = [
         _FAMILIES[value[at + 1]]
         for at in range(2, len(value) - 3, 4)
         if value[at] == 0 and value[at + 1] in _FAMILIES and value[at + 2] == _UNICAST and value[at + 3] & 0x80
     ]
-    return GracefulRestart(int.from_bytes(value[:2], "big") & 0xFFF, bool(value[0] & 0x80), tuple(preserved))
-
-
-def decode_notification(body: bytes, sent: bool) -> Notification:
-    """Decode the body of a NOTIFICATION; a body too short is code 0. The text is that of RFC 9003, else empty."""
-    code, subcode = (body[0], body[1]) if len(body) >= 2 else (0, 0)
-    text = ""
-    if code == 6 and subcode in (2, 4) and len(body) > 3 and body[2] <= len(body) - 3:
-        text = body[3 : 3 + body[2]].decode("utf-8", "replace")
-    return Notification(code, subcode, sent, text)
+    time_s = int.from_bytes(value[:2], "big") & 0xFFF
+    return GracefulRestart(time_s, bool(value[0] & 0x80), tuple(preserved), notification=bool(value[0] & 0x40))

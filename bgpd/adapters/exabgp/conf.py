@@ -88,10 +88,10 @@ def _section(mode: Mode, router_id: Address, neighbor: Neighbor) -> str:
         "adj-rib-out": "true",
         "passive": "true" if peer.passive else "false",
     }
-    if peer.passive:
-        settings["listen"] = peer.listen_port
-    else:
+    if not peer.passive:
         settings["connect"] = peer.port
+    if peer.listen_port and (peer.passive or mode == "raw"):  # stock ExaBGP ends if it cannot listen
+        settings["listen"] = peer.listen_port
     if peer.ttl_security:  # RFC 5082: sent with 255, and received with no less than the hops allow
         settings |= {"outgoing-ttl": 255, "incoming-ttl": 256 - peer.ttl_security}
     elif peer.multihop_ttl:

@@ -15,7 +15,8 @@ from typing import Any
 
 import msgspec
 
-from bgpd.adapters.exabgp.codec import CodecError, Learned, Opened, decode_notification, decode_open
+from bgpd.adapters.exabgp import notification
+from bgpd.adapters.exabgp.codec import CodecError, Learned, Opened, decode_open
 from bgpd.model.event import EndOfRib, RoutesLearned, Treatment, UpdateMalformed
 from bgpd.model.peer import GracefulRestart, Notification, SessionOpen
 from bgpd.model.prefix import Address, Family, Prefix
@@ -85,6 +86,13 @@ class NotificationSeen(msgspec.Struct, frozen=True):
     notification: Notification
 
 
+class Trouble(msgspec.Struct, frozen=True):
+    """Why there is no session with a neighbor, in the words of ``child/sessions.py``."""
+
+    peer: Address
+    reason: str
+
+
 class RefreshReceived(msgspec.Struct, frozen=True):
     """A ROUTE-REFRESH message; subtype 0 asks, 1 begins and 2 ends an answer (RFC 7313)."""
 
@@ -103,6 +111,7 @@ Line = (
     | BodyReceived
     | UpdateReceived
     | NotificationSeen
+    | Trouble
     | RefreshReceived
 )
 
@@ -148,8 +157,10 @@ def _parse_raw(raw: _Raw) -> Line | None:
     peer = _address(raw.peer)
     body = bytes.fromhex(raw.body)
     sent = raw.direction == "send"
+    if raw.raw == 0:
+        return Trouble(peer, body.decode("utf-8", "replace"))
     if raw.raw == 3:
-        return NotificationSeen(peer, decode_notification(body, sent))
+        return NotificationSeen(peer, notification.decode(body, sent))
     if sent:
         return None
     if raw.raw == 2:

@@ -29,6 +29,7 @@ from bgpd.adapters.exabgp.codec import CodecError
 from bgpd.adapters.exabgp.commands import ACK_WAIT_S, Commands, SpeakerGone
 from bgpd.adapters.exabgp.lines import Answer, Hello, SnapshotEnd, Text, parse
 from bgpd.adapters.exabgp.neighbors import NeighborsTarget
+from bgpd.adapters.exabgp.notification import command
 from bgpd.adapters.exabgp.source import Session, Source
 from bgpd.adapters.secrets import DIRECTORY, Passwords
 from bgpd.model.event import Event, SpeakerLost, SpeakerUp
@@ -41,6 +42,10 @@ LINE_BYTES = 4 << 20
 """Longest line: an extended message (RFC 8654, 64 KiB) of 1-byte prefixes in stock JSON is about 2 MiB."""
 RUNTIME_BYTES = 90
 """Longest path of the runtime folder: the name of a unix socket has 107 bytes (unix(7))."""
+ALIVE_S = 5.0
+"""How often the time is written down at which ExaBGP lived: restart times are tens of seconds."""
+RESTARTED = "BGPD_RESTARTED"
+"""What child/sessions.py reads in the environment: ``1`` if the new ExaBGP follows one whose routes are kept."""
 IDLE_S = 5.0
 """How often a silent connection is asked whether a command waits too long."""
 HELLO_WAIT_S = 5.0
@@ -96,6 +101,7 @@ class Speaker:
         self._source.on_down = self.adj_rib_out.down
         self._source.on_reset = lambda peer, notification: self._start(self._reset(peer, notification))
         self._log = options.log_path or options.runtime_dir / "exabgp.log"
+        self._alive = options.runtime_dir / "exabgp.alive"
         self._pid: int | None = None
         self._child: int | None = None
         """The same, if we started it in this life: then it has to be waited for."""
@@ -240,7 +246,7 @@ class Speaker:
         self._child = os.posix_spawnp(
             command[0],
             command,
-            conf.environment(runtime),
+            conf.environment(runtime) | {RESTARTED: "1" if self._follows() else "0"},
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                 (os.POSIX_SPAWN_OPEN, 1, str(self._log), flags, 0o600),
@@ -249,6 +255,20 @@ class Speaker:
             setsid=True,
         )
         return self._child
+
+    def _follows(self) -> bool:
+        """Tell whether peers may still keep the routes of an ExaBGP before: then the next one claims to restart (RFC 4724 section 4.1)."""
+        kept_s = max((peer.graceful_restart_s for peer in self.neighbors.actual.values()), default=0)
+        try:
+            return 0 <= time.time() - self._alive.stat().st_mtime < kept_s
+        except FileNotFoundError:
+            return False
+
+    async def _stay_alive(self) -> None:
+        """Write down now and then that ExaBGP lives."""
+        while True:
+            self._alive.touch(mode=0o600)
+            await asyncio.sleep(ALIVE_S)
 
     def _is_alive(self, pid: int) -> bool:
         self._reap()
@@ -292,6 +312,7 @@ class Speaker:
         self._in_snapshot = not hello.complete
         self._refreshed.clear()
         self._start(self.neighbors.confirm())
+        self._start(self._stay_alive())
         *lines, rest = rest.split(b"\n")
         while True:
             for line in lines:
@@ -345,9 +366,15 @@ class Speaker:
             self._start(self._source.infer_end(session))
 
     async def _reset(self, peer: Address, notification: Notification) -> None:
-        """Have ExaBGP send *notification* and end the session; the launcher reads code and subcode from one number."""
+        """Have ExaBGP send *notification* and end the session."""
         with suppress(SpeakerGone):
-            await self._commands.run(f"neighbor {peer} teardown {notification.code << 8 | notification.subcode}")
+            await self._commands.run(self._ending(peer, notification))
+
+    def _ending(self, peer: Address, notification: Notification) -> str:
+        """Write the command that ends a session; stock ExaBGP knows subcodes of Cease, and sends nothing where restart is graceful."""
+        if self._options.mode == "raw":
+            return command(peer, notification)
+        return f"neighbor {peer} teardown {notification.subcode}"
 
     def _start(self, work: Awaitable[None]) -> None:
         """Run *work* within the attachment."""

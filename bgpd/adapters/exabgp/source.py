@@ -24,10 +24,12 @@ from bgpd.adapters.exabgp.lines import (
     OpenReceived,
     RefreshReceived,
     State,
+    Trouble,
     UpdateReceived,
 )
+from bgpd.adapters.exabgp.notification import CEASE, HARD_RESET, explain
 from bgpd.model.event import EndOfRib, Event, PeerDown, PeerUp, Treatment, UpdateMalformed
-from bgpd.model.peer import Notification, Peer
+from bgpd.model.peer import Notification, Peer, SessionOpen
 from bgpd.model.prefix import Address, Family
 
 REFRESH_QUIET_S = 2.0
@@ -101,6 +103,8 @@ class Source:
                 self._opened[peer] = opened
             case NotificationSeen(peer, notification):
                 self._notifications[peer] = notification
+            case Trouble(peer, reason):
+                await self._trouble(peer, reason)
             case RefreshReceived(peer, family, 2) if family is not None and (peer, family) in self._refreshing:
                 self._refreshing.discard((peer, family))
                 await self._deliver(EndOfRib(peer, family))
@@ -173,16 +177,25 @@ class Source:
             heard=time.monotonic(),
         )
         self.on_up(session)
-        await self._deliver(PeerUp(peer, opened.open))
+        await self._deliver(PeerUp(peer, _agreed(configured, opened.open)))
+
+    async def _trouble(self, peer: Address, reason: str) -> None:
+        """Deliver why there is no session, once for each new reason."""
+        if peer not in self.sessions and self._refused.get(peer) != reason and peer in self._peers():
+            self._refused[peer] = reason
+            await self._deliver(PeerDown(peer, reason))
 
     async def _down(self, peer: Address, reason: str) -> None:
         """Deliver PeerDown for a session that was up, and once for each new reason why one does not come up.
 
         ExaBGP says ``down`` after each attempt to connect, too.
         """
-        self._opened.pop(peer, None)
+        opened = self._opened.pop(peer, None)
         notification = self._closing(peer, reason)
-        reason = "connection closed" if reason == "closing connection" else reason
+        if notification is not None:
+            reason = explain(notification, self._peers().get(peer), None if opened is None else opened.open)
+        elif reason == "closing connection":
+            reason = "the connection was closed without a NOTIFICATION"
         self._refreshing = {key for key in self._refreshing if key[0] != peer}
         if self.sessions.pop(peer, None) is not None:
             self.on_down(peer)
@@ -201,10 +214,11 @@ class Source:
         told = _CLOSED.search(reason)
         if told is None:
             return seen
-        code, subcode, sent = int(told[2]), int(told[3]), told[1] == "sent"
-        if seen is not None and (seen.code, seen.subcode, seen.sent) == (code, subcode, sent):
-            return seen
-        return Notification(code, subcode, sent)
+        kind, sent = (int(told[2]), int(told[3])), told[1] == "sent"
+        if seen is None or seen.sent != sent:
+            return Notification(*kind, sent)
+        as_sent = (CEASE, HARD_RESET) if seen.hard else (seen.code, seen.subcode)
+        return seen if as_sent == kind else Notification(*kind, sent)
 
     async def reset(self, peer: Address, reason: str, notification: Notification) -> None:
         """End the session with *peer* with *reason* by sending *notification*; what it still sends is ignored."""
@@ -251,3 +265,11 @@ class Source:
                 if (peer, family) in self._refreshing:
                     self._refreshing.discard((peer, family))
                     await self._deliver(EndOfRib(peer, family))
+
+
+def _agreed(configured: Peer, told: SessionOpen) -> SessionOpen:
+    """Take away the N bit of a neighbor to which we offer no graceful restart: RFC 8538 needs it of both."""
+    restart = told.graceful_restart
+    if configured.graceful_restart_s or restart is None:
+        return told
+    return msgspec.structs.replace(told, graceful_restart=msgspec.structs.replace(restart, notification=False))

@@ -15,12 +15,11 @@ from bgpd.adapters.exabgp.codec import (
     DecodeContext,
     SessionReset,
     decode,
-    decode_notification,
     decode_open,
     encode_update,
 )
 from bgpd.model.event import EndOfRib, RoutesLearned
-from bgpd.model.peer import GracefulRestart, Notification
+from bgpd.model.peer import GracefulRestart
 from bgpd.model.prefix import Address, Family, Prefix
 from bgpd.model.route import AsSegment, Attributes, Origin, SegmentKind, UnknownAttribute
 
@@ -232,14 +231,3 @@ def test_arbitrary_opens_raise_nothing_else(body: bytes) -> None:
     """Whatever the bytes, an OPEN is read or refused with CodecError."""
     with contextlib.suppress(CodecError):
         decode_open(body)
-
-
-@given(st.binary(max_size=20), st.booleans())
-def test_a_notification_is_always_read(body: bytes, sent: bool) -> None:
-    """A NOTIFICATION of any length is a value."""
-    assert sent == decode_notification(body, sent).sent
-
-
-def test_a_shutdown_carries_its_text() -> None:
-    """The text of an administrative shutdown is read (RFC 9003)."""
-    assert Notification(6, 2, False, "rack") == decode_notification(b"\6\2\4rack", sent=False)

@@ -5,14 +5,11 @@ also sends the keepalives. Here a received message becomes one line, ``{"raw":TY
 not looked into beyond the three length fields (RFC 4271 section 6.3: their disagreement ends the session, and only ExaBGP can send
 the NOTIFICATION).
 
-Five functions of ExaBGP are replaced, the rest is stock:
+Replaced are here, and beside them what sessions.py names; the rest is stock:
 
 * ``Processes.packets`` writes the short line instead of a JSON document with host name, counters and a slow hex dump;
 * ``Message.unpack`` returns an empty Update for a received UPDATE, and for the marks of an enhanced refresh (RFC 7313), which stock
-  ExaBGP mistakes for a request to send everything again;
-* ``Delay.increase`` stops at RECONNECT_CEILING_S instead of a minute;
-* ``Peer._main`` ends a session with any NOTIFICATION: ``teardown N`` with N above 255 sends code N >> 8, subcode N & 255, whether graceful
-  restart was agreed or not (stock ExaBGP sends Cease, and with graceful restart nothing).
+  ExaBGP mistakes for a request to send everything again.
 
 ``install`` verifies that the functions are the ones this was written for, and ``Unfit`` names what differs: then the process ends with
 status 78 and nothing was started (the daemon's other mode, stock JSON, needs none of this).
@@ -31,18 +28,15 @@ from exabgp import version as exabgp_version
 from exabgp.application import main as exabgp_main
 from exabgp.bgp.message import Message, Notify, Update
 from exabgp.bgp.message.direction import Direction
-from exabgp.reactor import delay, protocol
+from exabgp.bgp.message.open.capability.graceful import Graceful
+from exabgp.reactor import delay, listener, loop, peer, protocol
 from exabgp.reactor.api.processes import Processes
-from exabgp.reactor.peer import Peer
+from exabgp.reactor.network.outgoing import Outgoing
+
+from bgpd.adapters.exabgp.child import sessions
 
 EXIT_UNFIT = 78
 """EX_CONFIG of sysexits.h: starting again does not help."""
-RECONNECT_CEILING_S = 5
-"""Longest pause between two attempts to connect. A refused or unanswered SYN every 5 s is nothing; a router that is back and not called
-for a minute is an outage."""
-
-CEASE_SUBCODES = 255
-"""Highest argument of ``teardown`` that is a subcode of Cease; above, it is a code and its subcode."""
 REFRESH_MARKS = (1, 2)
 """Subtypes BoRR and EoRR of a ROUTE-REFRESH message (RFC 7313 section 3.2)."""
 
@@ -80,20 +74,7 @@ def install() -> None:
                 return empty
         return stock_unpack(message, data, direction, negotiated)
 
-    def increase(self: Any) -> None:
-        stock_increase(self)
-        self._next = min(self._next, RECONNECT_CEILING_S)
-
-    def main(self: Any) -> Any:
-        for action in stock_main(self):
-            yield action
-            if self._teardown is not None and self._teardown > CEASE_SUBCODES:
-                raise Notify(self._teardown >> 8, self._teardown & 0xFF)
-
-    stock_main = Peer._main
-    Peer._main = main
-    stock_increase = delay.Delay.increase
-    delay.Delay.increase = increase
+    sessions.install()
     Processes.packets = packets
     Message.unpack = classmethod(unpack)
 
@@ -119,18 +100,31 @@ def verify() -> None:
         Processes.write: ["self", "process", "string", "neighbor"],
         Processes._notify: ["self", "neighbor", "event"],
         delay.Delay.increase: ["self"],
-        Peer._main: ["self"],
-        Peer.teardown: ["self", "code", "restart"],
+        Outgoing.establish: ["self"],
+        Outgoing._connect: ["self"],
+        Graceful.set: ["self", "restart_flag", "restart_time", "protos"],
+        listener.Listener._new_socket: ["self", "ip"],
+        listener.Listener._listen: ["self", "local_ip", "peer_ip", "local_port", "use_md5", "md5_base64", "ttl_in"],
+        listener.Listener.incoming: ["self"],
+        listener.set_accepted_ttl: ["connection", "neighbor"],
+        loop.Reactor._listen_for_neighbors: ["self"],
+        loop.Reactor.reload: ["self"],
+        peer.Peer._connect: ["self"],
+        peer.Peer._main: ["self"],
+        peer.Peer.remove: ["self"],
+        peer.Peer.reestablish: ["self", "restart_neighbor"],
     }
     for function, expected in signatures.items():
         found = list(inspect.signature(function).parameters)
         if expected is not None and found != expected:
             raise Unfit(f"{function.__qualname__} takes {found}, not {expected}")
     _verify_caller(protocol)
-    if "self._teardown = code" not in inspect.getsource(Peer.teardown) or not inspect.isgeneratorfunction(Peer._main):
-        raise Unfit("Peer ends sessions in another way")
-    if "_next" not in vars(delay.Delay()):
-        raise Unfit("Delay has no _next")
+    if not inspect.isgeneratorfunction(peer.Peer._main):
+        raise Unfit("Peer._main is no generator")
+    if not {"_next", "_time"} <= vars(delay.Delay()).keys():
+        raise Unfit("Delay has no _next or no _time")
+    if not hasattr(peer, "FORCE_GRACEFUL"):
+        raise Unfit("the peer has no FORCE_GRACEFUL")
 
 
 def _verify_caller(module: ModuleType) -> None:
