@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bgpd.core.ipam.block import Attribute, HandleRecord, assign, new_block
+from bgpd.core.ipam.block import Attribute, new_block
 from bgpd.core.ipam.census import (
     Census,
     PoolIndex,
@@ -29,13 +29,17 @@ POOL = Pool(name="p", cidr=Prefix.parse("10.65.0.0/24"))
 SIX = Pool(name="six", cidr=Prefix.parse("2001:db8::/48"), block_size=122)
 
 
-def block(text, *handles: str, node="n", at="n"):
+def block(text, *handles: str, node="n", at="n", secondary=None):
     """A block of *node* in which each of *handles* has an address on the node *at*."""
-    made = new_block(Prefix.parse(text), node, 100, "2026-01-01T00:00:00Z")
-    for handle in handles:
-        made = assign(made, HandleRecord(handle_id=handle), {}, node).block
-    relabelled = tuple(msgspec.structs.replace(one, secondary={**one.secondary, "node": at}) for one in made.attributes)
-    return msgspec.structs.replace(made, attributes=relabelled)
+    made = new_block(Prefix.parse(text), node, 100 + len(handles), "2026-01-01T00:00:00Z")
+    count = len(handles)
+    return msgspec.structs.replace(
+        made,
+        allocations=(*range(count), *made.allocations[count:]),
+        unallocated=made.unallocated[count:],
+        attributes=tuple(Attribute(handle_id=one, secondary={"node": at, **(secondary or {})}) for one in handles),
+        sequence_number_for_allocation={str(ordinal): 100 + ordinal for ordinal in range(count)},
+    )
 
 
 def resting(record, ordinal):
@@ -129,11 +133,9 @@ def test_borrowed_is_what_another_node_uses():
 
 def test_a_holding_names_its_holder():
     """A holding has its sequence number, and its pod where known, else its handle."""
-    made = new_block(Prefix.parse("10.65.0.0/26"), "n", 100, "")
-    made = assign(made, HandleRecord(handle_id="h"), {"pod": "web", "namespace": "shop"}, "n").block
-    made = assign(made, HandleRecord(handle_id="t"), {"type": "vxlanTunnelAddress"}, "n").block
-    pod, tunnel = holdings(resting(made, 5))
+    (pod,) = holdings(block("10.65.0.0/26", "h", secondary={"pod": "web", "namespace": "shop"}))
+    (tunnel,) = holdings(resting(block("10.65.0.0/26", "t", secondary={"type": "vxlanTunnelAddress"}), 5))
 
     assert ("shop/web", "pod", 100, None) == (pod.allocated_to, pod.type, pod.sequence, pod.tunnel)
-    assert ("t", "vxlanTunnelAddress", 101) == (tunnel.allocated_to, tunnel.type, tunnel.sequence)
+    assert ("t", "vxlanTunnelAddress", 100) == (tunnel.allocated_to, tunnel.type, tunnel.sequence)
     assert TunnelKind.VXLAN is tunnel.tunnel
