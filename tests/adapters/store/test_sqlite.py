@@ -46,30 +46,6 @@ def increments(path: Path, times: int) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, "-c", INCREMENT, str(path), str(times)], stdout=subprocess.DEVNULL)
 
 
-def test_no_update_of_four_processes_is_lost(tmp_path):
-    """Four processes that increment one key by compare-and-swap add up, and each revision reaches a watcher of a fifth, once."""
-    path, times = tmp_path / "store.db", 100
-
-    async def work():
-        store = SqliteStore(path)
-        start = (await store.txn((), (Put("/begin", b""),))).revision
-        children = [increments(path, times) for _ in range(4)]
-        values, last = [], start
-        async with asyncio.timeout(60), aclosing(store.watch("/n", start + 1)) as changes:
-            async for revision, found in changes:
-                assert revision == last + 1
-                last = revision
-                values += [int(change.value) for change in found]
-                if values[-1] == 4 * times:
-                    break
-        assert [child.wait(timeout=30) for child in children] == [0] * 4
-        assert values == list(range(1, 4 * times + 1))
-        assert len((await store.range("/seen/", limit=1000)).items) == 4 * times
-        await store.close()
-
-    asyncio.run(work())
-
-
 def test_a_killed_writer_leaves_all_or_nothing(tmp_path):
     """Writers killed at any moment leave no half transaction and no lock behind."""
     path = tmp_path / "store.db"
