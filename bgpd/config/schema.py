@@ -133,6 +133,12 @@ class FallbackSection(Section, frozen=True, kw_only=True):
 class EcmpSection(Section, frozen=True, kw_only=True):
     limit: Annotated[int, Meta(ge=1, le=128)] = 16
     multipath_relax: bool = True
+    weighted: bool = False
+
+
+class DecisionSection(Section, frozen=True, kw_only=True):
+    always_compare_med: bool = False
+    enforce_first_as: bool = False
 
 
 class KernelSection(Section, frozen=True, kw_only=True):
@@ -223,6 +229,7 @@ class Config(Section, frozen=True, kw_only=True):
     peer: tuple[PeerSection, ...] = ()
     fallback: FallbackSection = FallbackSection()
     ecmp: EcmpSection = EcmpSection()
+    decision: DecisionSection = DecisionSection()
     kernel: KernelSection = KernelSection()
     startup: StartupSection = StartupSection()
     secrets: SecretsSection = SecretsSection()
@@ -286,6 +293,10 @@ class Config(Section, frozen=True, kw_only=True):
                 restore_ceiling_s=self.fallback.restore_ceiling_s,
                 ecmp_limit=self.ecmp.limit,
                 multipath_relax=self.ecmp.multipath_relax,
+                weighted_ecmp=self.ecmp.weighted,
+                always_compare_med=self.decision.always_compare_med,
+                enforce_first_as=self.decision.enforce_first_as,
+                router_id=self.router_id(),
                 fallback=self.fallback.kind,
                 vxlan_vni=self.fallback.vxlan_vni,
                 vxlan_port=self.fallback.vxlan_port,

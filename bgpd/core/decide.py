@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 from bgpd.core.rib.adj_in import Path
-from bgpd.core.rib.decision import Candidate, select
+from bgpd.core.rib.decision import Candidate, Rules, candidate, select
 from bgpd.core.state import State
+from bgpd.model.peer import Peer
 from bgpd.model.prefix import Address, Prefix
-from bgpd.model.route import SegmentKind
+from bgpd.model.route import Attributes
 
 
 class Decider:
@@ -15,14 +18,24 @@ class Decider:
     def __init__(self, state: State) -> None:
         self._state = state
         self._users: dict[Address, dict[Prefix, None]] = {}
+        self._judged: dict[Path, Candidate | str] = {}
+        """Of the settling under way: at most the paths of its budget."""
+        self._rules = Rules()
+        self._clusters: set[Address | None] = set()
+        self._own: list[Prefix] = []
 
     def settle(self, budget: int) -> int:
         """Decide at most *budget* stale prefixes; returns what is left of the budget."""
         state = self._state
         if state.stale.resolution:
             self._refresh()
-        while budget > 0 and state.stale.prefixes:
-            prefix = next(iter(state.stale.prefixes))
+        self._judged.clear()
+        options = state.facts.options
+        self._rules = Rules(options.ecmp_limit, options.multipath_relax, options.always_compare_med)
+        clusters = {peer.policy.reflector_cluster for peer in state.facts.peers.values()}
+        self._clusters = (clusters | {state.facts.me.cluster_id}) - {None}
+        self._own = list(state.facts.blocks_of.get(state.facts.me.name, ()))
+        for prefix in list(islice(state.stale.prefixes, budget)):
             del state.stale.prefixes[prefix]
             self._decide(prefix)
             budget -= 1
@@ -33,15 +46,15 @@ class Decider:
         state = self._state
         candidates: list[Candidate] = []
         refused: list[tuple[Path, str]] = []
+        own = any(block.covers(prefix) for block in self._own)
         for path in state.adj_in.paths(prefix).values():
             self._users.setdefault(path.attributes.next_hop, {})[prefix] = None
-            found = self._candidate(prefix, path)
-            if isinstance(found, Candidate):
-                candidates.append(found)
-            else:
+            found = "it is inside a block of ours" if own else self._judge(path)
+            if isinstance(found, str):
                 refused.append((path, found))
-        options = state.facts.options
-        new = select(candidates, options.ecmp_limit, options.multipath_relax)
+            else:
+                candidates.append(found)
+        new = select(candidates, self._rules)
         old = state.selection(prefix)
         if refused:
             state.ineligible[prefix] = tuple(refused)
@@ -65,8 +78,17 @@ class Decider:
         for block in facts.covered.get(prefix, ()):
             stale.nodes[facts.owner[block]] = None
 
-    def _candidate(self, prefix: Prefix, path: Path) -> Candidate | str:
-        """Check eligibility (RFC 4271 section 9.1.2); returns the reason where it is not given."""
+    def _judge(self, path: Path) -> Candidate | str:
+        """Check eligibility (RFC 4271 section 9.1.2); returns the reason where it is not given.
+
+        Remembered within one settling: a path is shared by the prefixes of its UPDATE, and facts do not change meanwhile.
+        """
+        found = self._judged.get(path)
+        if found is None:
+            found = self._judged[path] = self._candidate(path)
+        return found
+
+    def _candidate(self, path: Path) -> Candidate | str:
         facts = self._state.facts
         peer = facts.peers.get(path.peer)
         session = facts.sessions.get(path.peer)
@@ -75,16 +97,29 @@ class Decider:
         if reason := facts.broken(path.peer):
             return reason
         attributes = path.attributes
-        if any(peer.local_asn in s.asns for s in attributes.as_path if s.kind is not SegmentKind.SET):
-            return f"our AS {peer.local_asn} is in the AS path"
-        if not peer.is_external and attributes.originator_id == facts.me.ipv4_address:
-            return "we are its originator (RFC 4456 section 8)"
-        if any(block.covers(prefix) for block in facts.blocks_of.get(facts.me.name, ())):
-            return "it is inside a block of ours"
+        reason = self._loop(peer, attributes)
+        if reason:
+            return reason
+        if facts.options.enforce_first_as and peer.is_external and attributes.neighbor_asn != peer.asn:
+            return f"its AS path does not begin with the peer's AS {peer.asn}"
         resolved = self._state.resolver.resolve(attributes.next_hop)
         if not resolved.legs:
             return f"next hop {attributes.next_hop} is unusable: {resolved.reason}"
-        return Candidate(path, peer.is_external, attributes.originator_id or session.open.router_id, resolved)
+        return candidate(path, resolved, external=peer.is_external, asn=peer.asn, router_id=session.open.router_id)
+
+    def _loop(self, peer: Peer, attributes: Attributes) -> str:
+        """Say how the path has come through us already; empty if it has not. AS sets count, too (RFC 4271 section 9.1.2)."""
+        facts = self._state.facts
+        times = sum(segment.asns.count(peer.local_asn) for segment in attributes.as_path)
+        if times > peer.policy.allowed_own_asns:
+            return f"our AS {peer.local_asn} is in the AS path"
+        if peer.is_external:
+            return ""
+        if attributes.originator_id is not None and attributes.originator_id == facts.router_id:
+            return "we are its originator (RFC 4456 section 8)"
+        if self._clusters.intersection(attributes.cluster_list):
+            return "it has been in a cluster of ours (RFC 4456 section 8)"
+        return ""
 
     def _refresh(self) -> None:
         """Links or routes of others changed: what goes through a next hop whose answer changed is decided anew."""

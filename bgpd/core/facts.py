@@ -70,6 +70,11 @@ class Facts:
         session = self.sessions.get(peer)
         return broken(self.bfd.get(peer), session is not None and session.up, session.since if session else None)
 
+    @property
+    def router_id(self) -> Address | None:
+        """Our BGP identifier."""
+        return self.options.router_id or self.me.ipv4_address
+
     def reown(self, cidr: Prefix) -> set[str]:
         """Recompute who owns *cidr*; returns the nodes concerned (the former owner, the new one).
 

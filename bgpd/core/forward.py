@@ -14,6 +14,7 @@ from bgpd.core.fib import Fib
 from bgpd.core.overlay import vxlan
 from bgpd.core.overlay.choose import Choice, How, Situation, choose
 from bgpd.core.overlay.restore import Restore
+from bgpd.core.rib.bandwidth import shares
 from bgpd.core.rib.decision import Selection
 from bgpd.core.state import State
 from bgpd.model.forwarding import VXLAN_DEVICE, DeviceKey, GroupKey, KernelKey, KernelValue, Leg, RouteKind
@@ -162,12 +163,13 @@ class Forwarder:
         remote = self._remotes.setdefault(name, _Remote())
         self._hold_tunnel(node, remote)
         blocks = sorted(facts.blocks_of.get(name, ()))
-        leader: dict[tuple[Leg, ...], Prefix] = {}
+        leader: dict[tuple[tuple[Leg, ...], tuple[int, ...]], Prefix] = {}
         for block in blocks:
             choice = self._choose(block, node)
             if choice.legs:
-                first = leader.setdefault(choice.legs, block)
-                self.fib.unicast(block, GroupKey(f"node {name} {first}"), choice.legs)
+                weights = self._weights(self._selected(block), choice.legs) if choice.how is How.NATIVE else ()
+                first = leader.setdefault((choice.legs, weights), block)
+                self.fib.unicast(block, GroupKey(f"node {name} {first}"), choice.legs, weights)
             elif choice.how is How.UNREACHABLE:
                 self.fib.drop(block, RouteKind.UNREACHABLE)
             else:
@@ -225,15 +227,21 @@ class Forwarder:
 
     def _native(self, block: Prefix) -> tuple[tuple[Leg, ...], str]:
         """Return the legs of BGP's selection for the block, or for the longest aggregate above it."""
-        for length in range(block.length, 0, -1):
-            prefix = Prefix.of(block.network, length)
-            selection = self._state.selections.get(prefix)
-            if selection is not None and selection.chosen:
-                return self._legs(selection), ""
+        selection = self._selected(block)
+        if selection is not None:
+            return self._legs(selection), ""
         refused = self._state.ineligible.get(block)
         if refused:
             return (), "; ".join(sorted({reason for _, reason in refused}))
         return (), "no BGP peer announces it"
+
+    def _selected(self, block: Prefix) -> Selection | None:
+        """Return the selection with a usable path for the block, or for the longest aggregate above it. O(prefix lengths)."""
+        for length in range(block.length, 0, -1):
+            selection = self._state.selections.get(Prefix.of(block.network, length))
+            if selection is not None and selection.chosen:
+                return selection
+        return None
 
     def _direct(self, node: Node | None) -> tuple[bool, tuple[Leg, ...]]:
         mine = self._state.facts.me.ipv4_subnet
@@ -287,12 +295,22 @@ class Forwarder:
             return
         legs = self._legs(selection)
         names = ", ".join(f"{leg.gateway} {leg.device}" for leg in legs)
-        self.fib.unicast(prefix, GroupKey(f"via {names}"), legs)
+        weights = self._weights(selection, legs)
+        name = f"via {names}" if not weights else f"via {names} by {' '.join(map(str, weights))}"
+        self.fib.unicast(prefix, GroupKey(name), legs, weights)
         self._reach(prefix, "", Choice(How.BGP, legs, "BGP has a usable path"))
 
     def _legs(self, selection: Selection) -> tuple[Leg, ...]:
         legs = {leg for candidate in selection.chosen for leg in candidate.resolved.legs}
         return tuple(sorted(legs)[: self._state.facts.options.ecmp_limit])
+
+    def _weights(self, selection: Selection | None, legs: tuple[Leg, ...]) -> tuple[int, ...]:
+        """Return the weights of *legs* by link bandwidth, where that is asked for and every path says it; empty for equal shares."""
+        if selection is None or not self._state.facts.options.weighted_ecmp or len(legs) < 2:
+            return ()
+        found = shares(selection.chosen)
+        weights = tuple(found.get(leg, 1) for leg in legs)
+        return weights if found and len(set(weights)) > 1 else ()
 
     # -------------------------------------------------------------- history
 

@@ -293,8 +293,12 @@ class Ingest:
                 resolver.route_removed(prefix, metric)
                 stale.resolution = True
                 self._forward_again(prefix)
-            case ev.AddressAdded() | ev.AddressRemoved():
-                pass  # connected routes come as routes of the kernel
+            case ev.AddressAdded(device=device, address=address):  # its connected route comes as a route of the kernel
+                resolver.address_added(device, address)
+                stale.resolution = True
+            case ev.AddressRemoved(device=device, address=address):
+                resolver.address_removed(device, address)
+                stale.resolution = True
             case _:
                 raise AssertionError(f"no fact for {event!r}")
 

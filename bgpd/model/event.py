@@ -35,6 +35,14 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     ecmp_limit: int = 16
     multipath_relax: bool = True
     """Paths of equal length through different neighbor ASes are equals."""
+    weighted_ecmp: bool = False
+    """Share by the link bandwidth community, where every path has one."""
+    always_compare_med: bool = False
+    """Compare MEDs of different neighbor ASes, too."""
+    enforce_first_as: bool = False
+    """Refuse a path from an external peer that does not begin with the peer's AS (RFC 4271 section 6.3)."""
+    router_id: Address | None = None
+    """Ours; None: the node's IPv4 address."""
     fallback: Fallback = Fallback.VXLAN
     """For pools that say nothing."""
     vxlan_vni: int = 4096

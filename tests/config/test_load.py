@@ -75,7 +75,7 @@ def test_a_minimal_file_has_defaults_for_the_rest(tmp_path):
         vtep_mac=event.node.vtep_mac,
     )
     assert event.node.vtep_mac.startswith("66:")
-    assert ((), Options()) == (event.peers, event.options)
+    assert ((), Options(router_id=Address.parse("10.0.0.1"))) == (event.peers, event.options)
     assert config.default_pool() is None
     assert Address.parse("10.0.0.1") == config.router_id()
     assert config.store.url == "sqlite:///var/lib/bgpd/store.db"
@@ -117,6 +117,10 @@ vxlan_port = 8472
 [ecmp]
 limit = 4
 multipath_relax = false
+weighted = true
+[decision]
+always_compare_med = true
+enforce_first_as = true
 [startup]
 peers_learned_ceiling_s = 3
 """,
@@ -147,6 +151,10 @@ peers_learned_ceiling_s = 3
         restore_ceiling_s=2.5,
         ecmp_limit=4,
         multipath_relax=False,
+        weighted_ecmp=True,
+        always_compare_med=True,
+        enforce_first_as=True,
+        router_id=Address.parse("10.0.0.1"),
         fallback=Fallback.NONE,
         vxlan_vni=7,
         vxlan_port=8472,
@@ -218,7 +226,7 @@ def test_an_unknown_key_suggests_the_one_that_was_meant(tmp_path):
     assert one_defect(tmp_path, MINIMAL + "[ecmp]\nzzz = 1") == (
         "ecmp.zzz",
         "1",
-        "unknown key; [ecmp] knows limit, multipath_relax",
+        "unknown key; [ecmp] knows limit, multipath_relax, weighted",
     )
 
 

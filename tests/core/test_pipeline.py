@@ -348,6 +348,9 @@ def test_any_order_of_the_same_facts_gives_the_same_tables(data: st.DataObject) 
     elsewhere = w.P("192.0.2.0/24")
     theirs = ev.ForeignRouteChanged(prefix=elsewhere, metric=5, hops=(("eth1", w.TOR1),))
     lanes.append([theirs, ev.ForeignRouteRemoved(prefix=elsewhere, metric=5)] if data.draw(st.booleans()) else [theirs])
+    ours = ("eth1", w.A("10.1.11.1"), w.P("10.1.11.0/31"))
+    moved = ("eth2", w.TOR1, w.P("10.1.11.0/31"))
+    lanes += [[ev.AddressAdded(*ours)], [ev.AddressAdded(*moved), ev.AddressRemoved(*moved)]]
     detour: list[ev.Event] = [
         ev.LinkChanged(name="eth1", index=1, up=False, mtu_bytes=1500),
         ev.LinkChanged(name="eth1", index=1, up=True, mtu_bytes=1500),

@@ -17,7 +17,7 @@ PathKey = tuple[Address, int]
 """(peer, path id): distinguishes the paths of one prefix."""
 
 
-class Path(msgspec.Struct, frozen=True):
+class Path(msgspec.Struct, frozen=True, cache_hash=True):
     """An entry: the attributes that *peer* sent for a prefix, when they came, and in which generation of its session."""
 
     peer: Address

@@ -1,24 +1,30 @@
 """Phase 2 of the decision process (RFC 4271 section 9.1.2.2), with equals for ECMP.
 
 A loser keeps the step at which it lost, so that ``explain`` needs no second computation.
+
+Theory of operation: every step but the MED is a number of the path alone, so the steps before it, those after it and the tie-breaks are
+three tuples, compared in C; where a tuple first differs from the best one is the step at which its path lost. The tuples that attributes
+give are kept with the Candidate, which the caller makes once for all prefixes that share a path.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 
 import msgspec
 
 from bgpd.core.rib.adj_in import Path
+from bgpd.core.rib.community import is_long_lived_stale, is_shutting_down
 from bgpd.core.rib.nexthop import Resolved
 from bgpd.model.prefix import Address
-from bgpd.model.route import DEFAULT_LOCAL_PREF
+from bgpd.model.route import DEFAULT_LOCAL_PREF, Attributes
 
 
 class Step(StrEnum):
     """Where a path loses, in order."""
 
+    LONG_LIVED_STALE = "long-lived stale"
     LOCAL_PREF = "lower local preference"
     AS_PATH = "longer AS path"
     ORIGIN = "worse origin"
@@ -33,14 +39,55 @@ class Step(StrEnum):
     RELAX = "another AS path, and multipath-relax is off"
 
 
+_BEFORE = (Step.LONG_LIVED_STALE, Step.LOCAL_PREF, Step.AS_PATH, Step.ORIGIN)
+_AFTER = (Step.EXTERNAL, Step.METRIC)
+_TIE = (Step.ROUTER_ID, Step.CLUSTER_LIST, Step.PEER_ADDRESS, Step.PATH_ID)
+
+
 class Candidate(msgspec.Struct, frozen=True):
-    """An eligible path, with what the decision compares and its attributes do not hold."""
+    """An eligible path, with what the decision compares; made by :func:`candidate`. In each tuple lower is better."""
 
     path: Path
     external: bool
     router_id: Address
     """ORIGINATOR_ID if there is one (RFC 4456 section 9), else the peer's router id."""
     resolved: Resolved
+    before: tuple[int, ...]
+    """The steps before MED."""
+    med: tuple[int, int]
+    """Neighbor AS and MED."""
+    after: tuple[int, ...]
+    tie: tuple[int, ...]
+
+
+def candidate(path: Path, resolved: Resolved, *, external: bool, asn: int, router_id: Address) -> Candidate:
+    """Make a candidate of an eligible *path*; *external*, *asn* and *router_id* are the peer's.
+
+    The neighbor AS of a path that begins with none is the peer's: on iBGP that is our own (RFC 4271 section 9.1.2.2 c).
+    """
+    attributes = path.attributes
+    identifier = router_id if external else attributes.originator_id or router_id
+    stale = is_long_lived_stale(attributes.communities)
+    return Candidate(
+        path=path,
+        external=external,
+        router_id=identifier,
+        resolved=resolved,
+        before=(stale, -local_preference(attributes, external), attributes.path_length, int(attributes.origin)),
+        med=(attributes.neighbor_asn or asn, attributes.med or 0),
+        after=(not external, resolved.metric),
+        tie=(identifier, len(attributes.cluster_list), path.peer, path.path_id),
+    )
+
+
+def local_preference(attributes: Attributes, external: bool) -> int:
+    """Return the degree of preference (RFC 4271 section 9.1.1).
+
+    LOCAL_PREF counts on iBGP only, one from an external peer is ignored (section 5.1.5); GRACEFUL_SHUTDOWN lowers it to 0 (RFC 8326).
+    """
+    if is_shutting_down(attributes.communities):
+        return 0
+    return DEFAULT_LOCAL_PREF if external or attributes.local_pref is None else attributes.local_pref
 
 
 class Selection(msgspec.Struct, frozen=True):
@@ -54,87 +101,82 @@ class Selection(msgspec.Struct, frozen=True):
         return self.chosen[0] if self.chosen else None
 
 
-# Lower is better in each. MED is not among them: it compares only within a neighbor AS.
-_BEFORE_MED: tuple[tuple[Step, Callable[[Candidate], int]], ...] = (
-    (Step.LOCAL_PREF, lambda c: -_local_pref(c)),
-    (Step.AS_PATH, lambda c: c.path.attributes.path_length),
-    (Step.ORIGIN, lambda c: c.path.attributes.origin),
-)
-_AFTER_MED: tuple[tuple[Step, Callable[[Candidate], int]], ...] = (
-    (Step.EXTERNAL, lambda c: not c.external),
-    (Step.METRIC, lambda c: c.resolved.metric),
-)
-_TIE_BREAK: tuple[tuple[Step, Callable[[Candidate], int]], ...] = (
-    (Step.ROUTER_ID, lambda c: c.router_id),
-    (Step.CLUSTER_LIST, lambda c: len(c.path.attributes.cluster_list)),
-    (Step.PEER_ADDRESS, lambda c: c.path.peer),
-    (Step.PATH_ID, lambda c: c.path.path_id),
-)
+NOTHING = Selection()
 
 
-def select(candidates: Sequence[Candidate], limit: int, relax: bool) -> Selection:
-    """Choose the best path and up to *limit* equals (RFC 4271 section 9.1.2.2; draft-lapukhov-bgp-ecmp-considerations).
+class Rules(msgspec.Struct, frozen=True):
+    """Settings of the decision."""
 
-    Equals tie through the metric to the next hop; without *relax* they must also have the best one's AS path. O(n) a step.
-    Raises nothing: no candidate is an empty Selection.
+    limit: int = 16
+    """ECMP: at most so many paths are used."""
+    relax: bool = True
+    """Equals may have other AS paths of the same length."""
+    always_compare_med: bool = False
+    """Compare MEDs of different neighbor ASes, too."""
+
+
+def select(candidates: Sequence[Candidate], rules: Rules) -> Selection:
+    """Choose the best path and its equals up to the limit (RFC 4271 section 9.1.2.2; draft-lapukhov-bgp-ecmp-considerations).
+
+    Equals tie through the metric to the next hop; without *relax* they must also have the best one's AS path. O(n) and a sort of the
+    equals. Raises nothing: no candidate is an empty Selection.
     """
     if len(candidates) == 1:
         return Selection((candidates[0],))
+    if not candidates:
+        return NOTHING
     lost: list[tuple[Candidate, Step]] = []
-    left = list(candidates)
-    for step, rank in _BEFORE_MED:
-        left = _keep_least(left, step, rank, lost)
-    left = _compare_med(left, lost)
-    for step, rank in _AFTER_MED:
-        left = _keep_least(left, step, rank, lost)
-    if not left:
-        return Selection()
-    equals = sorted(left, key=lambda c: tuple(rank(c) for _, rank in _TIE_BREAK))
-    best, chosen = equals[0], [equals[0]]
+    least = min(one.before for one in candidates)
+    left = [one for one in candidates if one.before == least]
+    if len(left) < len(candidates):
+        lost = [(one, _step(_BEFORE, least, one.before)) for one in candidates if one.before != least]
+    left = _compare_med(left, lost, rules.always_compare_med)
+    least = min(one.after for one in left)
+    if any(one.after != least for one in left):
+        lost += [(one, _step(_AFTER, least, one.after)) for one in left if one.after != least]
+        left = [one for one in left if one.after == least]
+    return _share(left, lost, rules)
+
+
+def _share(equals: list[Candidate], lost: list[tuple[Candidate, Step]], rules: Rules) -> Selection:
+    """Break the tie for the best, and let it share with its equals."""
+    equals.sort(key=_tie_of)
+    best = equals[0]
+    chosen = [best]
+    path = best.path.attributes.as_path
     for other in equals[1:]:
-        if not relax and other.path.attributes.as_path != best.path.attributes.as_path:
+        if not rules.relax and other.path.attributes.as_path != path:
             lost.append((other, Step.RELAX))
-        elif len(chosen) >= limit:
-            lost.append((other, Step.LIMIT if limit > 1 else _tie_step(best, other)))
-        else:
+        elif len(chosen) < rules.limit:
             chosen.append(other)
+        else:
+            lost.append((other, Step.LIMIT if rules.limit > 1 else _step(_TIE, best.tie, other.tie)))
     return Selection(tuple(chosen), tuple(lost))
 
 
-def _keep_least(
-    left: list[Candidate], step: Step, rank: Callable[[Candidate], int], lost: list[tuple[Candidate, Step]]
-) -> list[Candidate]:
-    if len(left) < 2:
-        return left
-    ranks = [rank(candidate) for candidate in left]
-    least = min(ranks)
-    lost.extend((candidate, step) for candidate, value in zip(left, ranks, strict=True) if value != least)
-    return [candidate for candidate, value in zip(left, ranks, strict=True) if value == least]
+def _tie_of(one: Candidate) -> tuple[int, ...]:
+    return one.tie
 
 
-def _compare_med(left: list[Candidate], lost: list[tuple[Candidate, Step]]) -> list[Candidate]:
+def _compare_med(left: list[Candidate], lost: list[tuple[Candidate, Step]], across: bool) -> list[Candidate]:
     """Drop, within each neighbor AS, what has a MED above the least (step c); a missing MED is 0, the lowest."""
-    if len(left) < 2:
+    first = left[0].med
+    if all(one.med == first for one in left):
         return left
-    least: dict[int | None, int] = {}
-    for candidate in left:
-        asn, med = candidate.path.attributes.neighbor_asn, candidate.path.attributes.med or 0
-        least[asn] = min(med, least.get(asn, med))
+    least: dict[int, int] = {}
+    for one in left:
+        asn, med = one.med
+        group = 0 if across else asn
+        least[group] = min(med, least.get(group, med))
     kept = []
-    for candidate in left:
-        attributes = candidate.path.attributes
-        if (attributes.med or 0) > least[attributes.neighbor_asn]:
-            lost.append((candidate, Step.MED))
+    for one in left:
+        if one.med[1] > least[0 if across else one.med[0]]:
+            lost.append((one, Step.MED))
         else:
-            kept.append(candidate)
+            kept.append(one)
     return kept
 
 
-def _tie_step(best: Candidate, other: Candidate) -> Step:
-    return next(step for step, rank in _TIE_BREAK if rank(best) != rank(other))
-
-
-def _local_pref(candidate: Candidate) -> int:
-    """LOCAL_PREF counts on iBGP only: one from an external peer is ignored (RFC 4271 section 5.1.5)."""
-    value = candidate.path.attributes.local_pref
-    return DEFAULT_LOCAL_PREF if value is None or candidate.external else value
+def _step(steps: tuple[Step, ...], best: tuple[int, ...], other: tuple[int, ...]) -> Step:
+    """Return where *other* first differs from *best*."""
+    return next(step for step, left, right in zip(steps, best, other, strict=True) if left != right)

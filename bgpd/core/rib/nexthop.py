@@ -2,7 +2,10 @@
 
 A next hop is usable if a route that is not ours leads to it over a link that is up. Routes of ours never resolve a next hop, and neither
 does a tunnel of ours: that would be a loop. A BGP next hop does not resolve through a default route (as in FRR and BIRD);
-the outer address of a tunnel may.
+the outer address of a tunnel may. An address of our own, or one that is no host's, is no next hop (RFC 4271 section 6.3).
+
+A gateway of such a route is resolved in its turn where it is not on the link itself, at most DEPTH times. A gateway that no route leads
+to is one that the kernel was told to take as on link.
 """
 
 from __future__ import annotations
@@ -11,8 +14,11 @@ import msgspec
 
 from bgpd.model.event import LinkChanged
 from bgpd.model.forwarding import VXLAN_DEVICE, Leg
-from bgpd.model.prefix import Address, Prefix
+from bgpd.model.prefix import Address, Family, Prefix
 from bgpd.model.prefix_map import PrefixMap
+
+DEPTH = 8
+"""Gateways behind gateways: the kernel allows none, and a chain longer than this is a loop in all likelihood."""
 
 Hops = tuple[tuple[str, Address | None], ...]
 
@@ -35,6 +41,7 @@ class Resolver:
         self._links: dict[str, LinkChanged] = {}
         self._routes: PrefixMap[dict[int, Hops]] = PrefixMap()
         self._answers: dict[tuple[Address, bool], Resolved] = {}
+        self._own: dict[Address, set[str]] = {}
 
     @property
     def links(self) -> dict[str, LinkChanged]:
@@ -45,6 +52,15 @@ class Resolver:
 
     def link_removed(self, name: str) -> None:
         self._links.pop(name, None)
+
+    def address_added(self, device: str, address: Address) -> None:
+        self._own.setdefault(address, set()).add(device)
+
+    def address_removed(self, device: str, address: Address) -> None:
+        devices = self._own.get(address, set())
+        devices.discard(device)
+        if not devices:
+            self._own.pop(address, None)
 
     def route_changed(self, prefix: Prefix, metric: int, hops: Hops) -> None:
         known = self._routes.get(prefix)
@@ -88,6 +104,9 @@ class Resolver:
         self._answers.pop((address, True), None)
 
     def _look_up(self, address: Address, default_allowed: bool) -> Resolved:
+        reason = self._martian(address)
+        if reason:
+            return Resolved((), reason=reason)
         reason = "no route to it"
         for prefix, by_metric in self._routes.matches(address):
             if prefix.length == 0 and not default_allowed:
@@ -103,14 +122,49 @@ class Resolver:
             # but with the link down the kernel ignores or removes the route, so go on to the next match.
         return Resolved((), reason=reason)
 
-    def _usable(self, hops: Hops, address: Address) -> tuple[tuple[Leg, ...], str]:
-        legs, why = [], "no path"
+    def _martian(self, address: Address) -> str:
+        """Say why *address* cannot be a next hop whatever the routes; empty if it can."""
+        if address in self._own:
+            return "it is an address of ours"
+        if any(prefix.holds(address) for prefix in _NO_HOSTS[address.family]):
+            return "it is no host's address"
+        return ""
+
+    def _usable(self, hops: Hops, address: Address, depth: int = 0) -> tuple[tuple[Leg, ...], str]:
+        """Return the legs of a route's paths towards *address*; or none, and why."""
+        legs: set[Leg] = set()
+        why = "no path"
         for device, gateway in hops:
             link = self._links.get(device)
             if device == VXLAN_DEVICE:
                 why = "it leads through a tunnel of ours"
             elif link is None or not link.up:
                 why = f"link {device} is down"
+            elif gateway is None:
+                legs.add(Leg(device, address))
             else:
-                legs.append(Leg(device, gateway if gateway is not None else address))
+                found, told = self._behind(device, gateway, depth)
+                legs.update(found)
+                why = told or why
         return tuple(sorted(legs)), why
+
+    def _behind(self, device: str, gateway: Address, depth: int) -> tuple[tuple[Leg, ...], str]:
+        """Return the legs of a path through *gateway*, which may be behind another gateway."""
+        if gateway.is_link_local:
+            return (Leg(device, gateway),), ""
+        for prefix, by_metric in self._routes.matches(gateway):
+            if prefix.length == 0:
+                break
+            if any((device, None) in hops for hops in by_metric.values()):
+                return (Leg(device, gateway),), ""
+            if depth >= DEPTH:
+                return (), f"gateway {gateway} is behind itself"
+            return self._usable(by_metric[min(by_metric)], gateway, depth + 1)
+        return (Leg(device, gateway, onlink=True),), ""
+
+
+_NO_HOSTS = {
+    Family.IPV4: tuple(map(Prefix.parse, ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/4", "240.0.0.0/4"))),
+    Family.IPV6: tuple(map(Prefix.parse, ("::/127", "ff00::/8"))),
+}
+"""This network, loopback, multicast, reserved (RFC 6890); unspecified and loopback, multicast."""
