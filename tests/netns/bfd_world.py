@@ -26,7 +26,9 @@ OURS, THEIRS = Address.parse("10.255.78.1"), Address.parse("10.255.78.2")
 OURS6, THEIRS6 = Address.parse("fd78::1"), Address.parse("fd78::2")
 LOOP, THEIR_LOOP = Address.parse("10.255.79.1"), Address.parse("10.255.79.2")
 WAIT_S = 30.0
-TIMERS = Bfd(min_tx_ms=100, min_rx_ms=100, multiplier=3)
+INTERVAL_MS = int(os.environ.get("BFD_MS", "300"))
+"""Between packets of both ends; a machine that tests run on beside other work does not keep a router's 100 ms."""
+TIMERS = Bfd(min_tx_ms=INTERVAL_MS, min_rx_ms=INTERVAL_MS, multiplier=3)
 
 
 class World:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Coroutine, Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from bgpd.model.bfd import BfdState
 from bgpd.model.peer import Bfd
 from tests.netns.bfd_world import (
+    INTERVAL_MS,
     LOOP,
     OURS,
     OURS6,
@@ -26,7 +28,7 @@ from tests.netns.bfd_world import (
 
 pytestmark = pytest.mark.netns
 
-BIRD_TIMERS = "min rx interval 100 ms; min tx interval 100 ms; idle tx interval 1 s; multiplier 3;"
+BIRD_TIMERS = f"min rx interval {INTERVAL_MS} ms; min tx interval {INTERVAL_MS} ms; idle tx interval 1 s; multiplier 3;"
 BIRD = f"""
   interface "xb" {{ {BIRD_TIMERS} }};
   multihop {{ {BIRD_TIMERS} }};
@@ -34,7 +36,9 @@ BIRD = f"""
   neighbor {OURS6} dev "xb";
   neighbor {LOOP} local {THEIR_LOOP} multihop;
 """
-FRR_TIMERS = "  receive-interval 100\n  transmit-interval 100\n  detect-multiplier 3\n  no shutdown\n"
+FRR_TIMERS = (
+    f"  receive-interval {INTERVAL_MS}\n  transmit-interval {INTERVAL_MS}\n  detect-multiplier 3\n  no shutdown\n"
+)
 FRR = (
     f" peer {OURS} interface xb\n{FRR_TIMERS} peer {OURS6} local-address {THEIRS6} interface xb\n{FRR_TIMERS}"
     f" peer {LOOP} multihop local-address {THEIR_LOOP}\n{FRR_TIMERS}"
@@ -67,7 +71,7 @@ def test_sessions_come_up_and_a_silent_cut_is_noticed(world: World, router: str)
             await until(lambda: all(ours.state(peer) is BfdState.UP for peer in WANTED), "up")
             status = ours.status[THEIRS]
             assert status is not None
-            await until(lambda: ours.status[THEIRS].detection_time_ms == 300, "fast timers")  # type: ignore[union-attr]
+            await until(lambda: ours.status[THEIRS].detection_time_ms == 3 * INTERVAL_MS, "fast timers")  # type: ignore[union-attr]
             world.cut()
             await until(lambda: all(ours.failed(peer) for peer in WANTED), "the failure")
             assert {"control detection time expired", "neighbor signaled session down"} >= {
@@ -123,11 +127,11 @@ def test_a_change_of_timers_takes_no_session_down(world: World) -> None:
             await ours.want(THEIRS, session())
             await until(lambda: ours.state() is BfdState.UP, "up")
             for timers in (
-                Bfd(min_tx_ms=400, min_rx_ms=400, multiplier=3),
-                Bfd(min_tx_ms=50, min_rx_ms=50, multiplier=5),
+                Bfd(min_tx_ms=1000, min_rx_ms=1000, multiplier=3),
+                Bfd(min_tx_ms=50, min_rx_ms=50, multiplier=20),
             ):
                 await ours.want(THEIRS, msgspec.structs.replace(session(), timers=timers))
-                expected = 3 * max(timers.min_rx_ms, 100)
+                expected = 3 * max(timers.min_rx_ms, INTERVAL_MS)
                 await until(lambda ms=expected: ours.status[THEIRS].detection_time_ms == ms, "negotiated")  # type: ignore[misc, union-attr]
             assert (0, "Up") == (ours.downs(), world.bird_says())
 
@@ -153,7 +157,7 @@ def test_a_process_that_dies_says_nothing_about_the_path(world: World) -> None:
 
 
 def test_lost_packets_take_no_session_down(world: World) -> None:
-    """A path that loses a packet in a hundred keeps its sessions at 100 ms x 3."""
+    """A path that loses a packet in a hundred keeps its sessions; BFD_S says for how long that is looked at."""
 
     async def body() -> None:
         world.bird(BIRD)
@@ -161,7 +165,7 @@ def test_lost_packets_take_no_session_down(world: World) -> None:
             await ours.want(THEIRS, session())
             await until(lambda: ours.state() is BfdState.UP, "up")
             world.lose(1)
-            await asyncio.sleep(4)
+            await asyncio.sleep(float(os.environ.get("BFD_S", "4")))
             assert (0, "Up") == (ours.downs(), world.bird_says())
 
     inside(world, body())
