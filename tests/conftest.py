@@ -7,12 +7,20 @@ import os
 import pytest
 from hypothesis import settings
 
+from tests.vm.plugin import Guests
+
 # A run that guards a change must not fail by chance: the same examples each time. Elsewhere Hypothesis goes on searching.
 settings.register_profile("ci", derandomize=True, deadline=None)
 settings.register_profile("search", deadline=None)
 settings.load_profile("ci" if os.environ.get("CI") == "true" else "search")
 
-MARKS = {"core", "adapter", "netns", "lab", "bench"}
+MARKS = {"core", "adapter", "netns", "lab", "bench", "vm"}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests for a virtual machine run in one, except where we are in it already."""
+    if not os.environ.get("BGPD_VM_GUEST"):
+        config.pluginmanager.register(Guests())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -40,6 +40,10 @@ class Namespace:
         answer: list[dict[str, Any]] = json.loads(self.ip("-j", *arguments) or "[]")
         return [entry for entry in answer if entry]
 
+    def batch(self, *lines: str) -> None:
+        """Run many ``ip`` commands in one process, up to the first that fails."""
+        self._run("ip", "-n", self.name, "-batch", "-", given="\n".join(lines))
+
     def execute(self, *command: str) -> str:
         """Run any command inside."""
         return self._run("ip", "netns", "exec", self.name, *command)
@@ -87,8 +91,8 @@ class Namespace:
         finally:
             os.close(descriptor)
 
-    def _run(self, *command: str) -> str:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_S, check=False)
+    def _run(self, *command: str, given: str = "") -> str:
+        done = subprocess.run(command, input=given, capture_output=True, text=True, timeout=COMMAND_S, check=False)
         if done.returncode:
             raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip() or done.returncode}")
         return done.stdout

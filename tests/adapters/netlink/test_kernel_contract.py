@@ -42,8 +42,9 @@ from bgpd.model.forwarding import (
 from bgpd.model.prefix import Address, Prefix
 from bgpd.sim.kernel import FakeKernel
 from bgpd.sim.namespace import Namespace
+from tests.vm.patience import PATIENCE
 
-DEADLINE_S = 10.0
+DEADLINE_S = 10.0 * PATIENCE
 A, P = Address.parse, Prefix.parse
 LEG0 = Leg("up0", A("10.1.0.2"))
 LEG1 = Leg("up1", A("10.2.0.2"))
@@ -135,12 +136,19 @@ class FakeWorld:
 class RealWorld:
     def __init__(self) -> None:
         self.space = Namespace(f"bgpdnl{os.getpid()}")
-        for number in (0, 1):
-            self.space.ip("link", "add", f"up{number}", "type", "veth", "peer", "name", f"far{number}")
-            self.space.ip("link", "set", f"far{number}", "up")
-            self.space.ip("link", "set", f"up{number}", "up")
-            self.space.ip("address", "add", f"10.{number + 1}.0.1/24", "dev", f"up{number}")
-        self.space.ip("address", "add", "fd01::1/64", "dev", "up0", "nodad")
+        self.space.batch(
+            *(
+                line
+                for number in (0, 1)
+                for line in (
+                    f"link add up{number} type veth peer name far{number}",
+                    f"link set far{number} up",
+                    f"link set up{number} up",
+                    f"address add 10.{number + 1}.0.1/24 dev up{number}",
+                )
+            ),
+            "address add fd01::1/64 dev up0 nodad",
+        )
 
     def target(self, deliver: Callable[[Event], Awaitable[None]], drifted: Callable[..., None]) -> Any:
         return Kernel(deliver, drifted)
@@ -257,7 +265,12 @@ async def session(world: World) -> AsyncIterator[Session]:
         await opened.target.close()
 
 
-@pytest.fixture(params=[pytest.param("fake", marks=pytest.mark.core), pytest.param("real", marks=pytest.mark.netns)])
+@pytest.fixture(
+    params=[
+        pytest.param("fake", marks=pytest.mark.core),
+        pytest.param("real", marks=(pytest.mark.netns, pytest.mark.vm)),
+    ]
+)
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
     made: World
     if request.param == "fake":
