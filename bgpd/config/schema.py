@@ -82,17 +82,6 @@ class PoolSection(Section, frozen=True, kw_only=True):
     fallback: Fallback | None = None
 
 
-class BfdSection(Section, frozen=True, kw_only=True):
-    """Watch the path to a peer by BFD (RFC 5880)."""
-
-    min_tx_ms: Annotated[int, Meta(ge=50, le=60_000)] = 300
-    min_rx_ms: Annotated[int, Meta(ge=50, le=60_000)] = 300
-    multiplier: Annotated[int, Meta(ge=1, le=255)] = 3
-
-    def timers(self) -> Bfd:
-        return Bfd(min_tx_ms=self.min_tx_ms, min_rx_ms=self.min_rx_ms, multiplier=self.multiplier)
-
-
 class SecretsSection(Section, frozen=True, kw_only=True):
     """Where the passwords of sessions are: DIRECTORY/NAME/KEY."""
 
@@ -104,6 +93,31 @@ class PasswordSection(Section, frozen=True, kw_only=True):
 
     name: FileName
     key: FileName
+
+    def reference(self) -> SecretRef:
+        return SecretRef(self.name, self.key)
+
+
+class BfdSection(Section, frozen=True, kw_only=True):
+    """Watch the path to a peer by BFD (RFC 5880)."""
+
+    min_tx_ms: Annotated[int, Meta(ge=50, le=60_000)] = 300
+    min_rx_ms: Annotated[int, Meta(ge=50, le=60_000)] = 300
+    multiplier: Annotated[int, Meta(ge=1, le=255)] = 3
+    password: PasswordSection | None = None
+    """Key of keyed SHA1, at most 20 bytes."""
+    key_id: Annotated[int, Meta(ge=0, le=255)] = 1
+    meticulous: bool = False
+
+    def timers(self) -> Bfd:
+        return Bfd(
+            min_tx_ms=self.min_tx_ms,
+            min_rx_ms=self.min_rx_ms,
+            multiplier=self.multiplier,
+            password=self.password.reference() if self.password is not None else None,
+            key_id=self.key_id,
+            meticulous=self.meticulous,
+        )
 
 
 class PeerSection(Section, frozen=True, kw_only=True):
@@ -318,5 +332,5 @@ class Config(Section, frozen=True, kw_only=True):
             passive=section.passive,
             multihop_ttl=section.multihop_ttl,
             policy=PeerPolicy(bfd=section.bfd.timers() if section.bfd is not None else None),
-            password=SecretRef(section.password.name, section.password.key) if section.password is not None else None,
+            password=section.password.reference() if section.password is not None else None,
         )

@@ -26,6 +26,7 @@ from bgpd.adapters.bfd.process import BfdProcess
 from bgpd.adapters.exabgp.process import Speaker, SpeakerOptions
 from bgpd.adapters.netlink.routes import Kernel
 from bgpd.adapters.reconciler import Reconciler
+from bgpd.adapters.secrets import Passwords
 from bgpd.adapters.store.base import Broken, Store, Transient
 from bgpd.adapters.store.keys import Malformed
 from bgpd.adapters.store.lease import Liveness, NameTaken, register
@@ -105,7 +106,9 @@ class Daemon:
         self._neighbors: Reconciler[Address, Peer] = Reconciler(
             tables.neighbors, self._speaker.neighbors, clock=clock.monotonic, converged=_nothing, notice=self._notice
         )
-        self._bfd = BfdProcess(Path(config.speaker.runtime_dir), self._inbox.put, self._notice)
+        self._bfd = BfdProcess(
+            Path(config.speaker.runtime_dir), self._inbox.put, self._notice, Passwords(Path(config.secrets.directory))
+        )
         self._bfd_sessions: Reconciler[Address, BfdSession] = Reconciler(
             tables.bfd, self._bfd, clock=clock.monotonic, converged=_nothing, notice=self._notice
         )

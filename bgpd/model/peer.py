@@ -72,6 +72,12 @@ class Bfd(msgspec.Struct, frozen=True, kw_only=True):
     """Least time between packets of the neighbor that we can take, 50 to 60000."""
     multiplier: int = 3
     """Packets in a row that may be lost before the path counts as down, 1 to 255."""
+    password: SecretRef | None = None
+    """Keyed SHA1 (RFC 5880 section 6.7.4); None: no authentication."""
+    key_id: int = 1
+    """0 to 255; the same at both ends."""
+    meticulous: bool = False
+    """No packet may be played again: each has a sequence number of its own."""
 
 
 class PeerPolicy(msgspec.Struct, frozen=True, kw_only=True):

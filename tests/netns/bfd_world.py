@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from bgpd.adapters.bfd.process import BfdProcess
+from bgpd.adapters.secrets import Passwords
 from bgpd.model.bfd import BfdSession, BfdState, BfdStatus
 from bgpd.model.event import BfdChanged, Event
 from bgpd.model.notice import Notice
@@ -138,7 +139,7 @@ class Ours:
         self.status: dict[Address, BfdStatus | None] = {}
         self.history: list[tuple[float, Address, BfdStatus | None]] = []
         self.notices: list[Notice] = []
-        self.process = BfdProcess(world.folder, self._deliver, self.notices.append)
+        self.process = BfdProcess(world.folder, self._deliver, self.notices.append, Passwords(world.folder / "secrets"))
 
     async def _deliver(self, event: Event) -> None:
         assert isinstance(event, BfdChanged)

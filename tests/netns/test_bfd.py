@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from bgpd.model.bfd import BfdState
-from bgpd.model.peer import Bfd
+from bgpd.model.bfd import BfdSession, BfdState
+from bgpd.model.peer import Bfd, SecretRef
 from tests.netns.bfd_world import (
     INTERVAL_MS,
     LOOP,
@@ -81,6 +81,40 @@ def test_sessions_come_up_and_a_silent_cut_is_noticed(world: World, router: str)
             world.mend()
             await until(lambda: all(ours.state(peer) is BfdState.UP for peer in WANTED), "up again")
             assert not any(ours.failed(peer) for peer in WANTED)
+
+    inside(world, body())
+
+
+@pytest.mark.parametrize("meticulous", [False, True])
+def test_only_the_right_key_brings_a_session_up(world: World, meticulous: bool) -> None:
+    """Keyed SHA1 with BIRD: the same key comes up, another one does not, and a missing one is refused by name."""
+
+    async def body() -> None:
+        word = "meticulous keyed sha1" if meticulous else "keyed sha1"
+        world.bird(
+            f'interface "xb" {{ {BIRD_TIMERS} authentication {word}; password "same" {{ id 3; }}; }};\n'
+            f'neighbor {OURS} dev "xb";'
+        )
+        folder = world.folder / "secrets" / "bfd"
+        folder.mkdir(parents=True)
+        for name in ("same", "other"):
+            (folder / name).touch(0o600)
+            (folder / name).write_text(f"{name}\n")
+
+        def keyed(name: str) -> BfdSession:
+            timers = msgspec.structs.replace(
+                session().timers, password=SecretRef("bfd", name), key_id=3, meticulous=meticulous
+            )
+            return msgspec.structs.replace(session(), timers=timers)
+
+        async with attached(world) as ours:
+            await ours.want(THEIRS, keyed("same"))
+            await until(lambda: ours.state() is BfdState.UP and world.bird_says() == "Up", "up")
+            assert "missing" in (await ours.process.apply([(THEIRS, keyed("missing"))]))[THEIRS]
+            await ours.want(THEIRS, keyed("other"))
+            await until(lambda: ours.state() is not BfdState.UP and world.bird_says() != "Up", "down")
+            await asyncio.sleep(1.5)  # a second of hellos that must not be believed
+            assert ours.state() is BfdState.DOWN
 
     inside(world, body())
 

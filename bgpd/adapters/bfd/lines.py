@@ -22,18 +22,16 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     key_id: int | None = None
     """Key of keyed SHA1; None: no authentication."""
     meticulous: bool = False
-    secret: str = ""
+    secret: bytes = b""
     """Goes this way only; what is read back has none."""
-    secret_mark: str = ""
-    """A digest of the secret with a salt of the daemon's, to see whether it changed."""
 
     def key(self) -> Key | None:
         if self.key_id is None:
             return None
-        return Key(key_id=self.key_id, secret=self.secret.encode(), meticulous=self.meticulous)
+        return Key(key_id=self.key_id, secret=self.secret, meticulous=self.meticulous)
 
     def without_secret(self) -> Wanted:
-        return msgspec.structs.replace(self, secret="")
+        return msgspec.structs.replace(self, secret=b"")
 
     def same_path(self, other: Wanted) -> bool:
         """Whether the session can become *other* without an end: only its settings differ."""

@@ -22,6 +22,7 @@ from types import MappingProxyType
 import msgspec
 
 from bgpd.adapters.bfd import lines
+from bgpd.adapters.secrets import Passwords, Unfit
 from bgpd.core.health.bfd import Diagnostic, Settings, State
 from bgpd.model.bfd import BfdSession, BfdState, BfdStatus
 from bgpd.model.event import BfdChanged, Event
@@ -41,6 +42,8 @@ STABLE_S = 30.0
 """A connection that lasted so long clears the back-off."""
 SOCKET = "bfd.sock"
 LOG = "bfd.log"
+SECRET_BYTES = 20
+"""Longest key of keyed SHA1 (RFC 5880 section 4.4)."""
 _UCRED = struct.Struct("3i")
 _WORDS = {
     Diagnostic.NONE: "",
@@ -71,11 +74,13 @@ class BfdProcess:
         runtime_dir: Path,
         deliver: Callable[[Event], Awaitable[None]],
         notice: Callable[[Notice], None],
+        passwords: Passwords,
     ) -> None:
         self._socket = runtime_dir / SOCKET
         self._log = runtime_dir / LOG
         self._deliver = deliver
         self._notice = notice
+        self._passwords = passwords
         self.drifted: Callable[[Iterable[Address]], None] = lambda _peers: None
         """Called with the peers whose sessions may not be as they were applied."""
         self._actual: dict[Address, BfdSession] = {}
@@ -99,17 +104,33 @@ class BfdProcess:
         if writer is None:
             return {peer: "the BFD process is not running yet" for peer, session in changes if session is not None}
         waiting: dict[Address, asyncio.Future[str]] = {}
+        unfit: dict[Address, str] = {}
         for peer, session in changes:
             if session is None:
                 writer.write(lines.encode(lines.Command(remove=peer)))
                 self._actual.pop(peer, None)
                 await self._forget(peer)
             else:
+                try:
+                    wanted = _wanted(peer, session, self._secret(session.timers))
+                except Unfit as reason:
+                    unfit[peer] = str(reason)
+                    continue
                 waiting[peer] = self._answers[peer] = asyncio.get_running_loop().create_future()
-                writer.write(lines.encode(lines.Command(set=_wanted(peer, session))))
-        refused = await self._gather(waiting)
+                writer.write(lines.encode(lines.Command(set=wanted)))
+        refused = unfit | await self._gather(waiting)
         self._actual.update({peer: one for peer, one in changes if one is not None and peer not in refused})
         return refused
+
+    def _secret(self, timers: Bfd) -> bytes:
+        """Read the key of a session; raises Unfit."""
+        if timers.password is None:
+            return b""
+        secret = self._passwords.read(timers.password).reveal()
+        if len(secret) > SECRET_BYTES:
+            where = f"{timers.password.name}/{timers.password.key}"
+            raise Unfit(f"password {where}: a BFD key has at most {SECRET_BYTES} bytes (RFC 5880 section 4.4)")
+        return secret
 
     async def _gather(self, waiting: dict[Address, asyncio.Future[str]]) -> dict[Address, str]:
         refused = {}
@@ -252,8 +273,9 @@ class BfdProcess:
     async def _take(self, line: lines.Line) -> None:
         match line:
             case lines.Greeting(wanted=wanted):
-                self._actual = {one.peer: _session(one) for one in wanted}
-                self.drifted([*self._actual])
+                # A session with a key is applied again: only the process can tell whether the key is still the same.
+                self._actual = {one.peer: _session(one) for one in wanted if one.key_id is None}
+                self.drifted([one.peer for one in wanted])
             case lines.Refused(peer=peer, reason=reason):
                 if peer is not None:
                     self._answer(peer, reason)
@@ -276,7 +298,7 @@ class BfdProcess:
             await self._deliver(BfdChanged(peer, None))
 
 
-def _wanted(peer: Address, session: BfdSession) -> lines.Wanted:
+def _wanted(peer: Address, session: BfdSession, secret: bytes) -> lines.Wanted:
     return lines.Wanted(
         peer=peer,
         local=session.local,
@@ -287,6 +309,9 @@ def _wanted(peer: Address, session: BfdSession) -> lines.Wanted:
             required_min_rx_us=session.timers.min_rx_ms * 1000,
             multiplier=session.timers.multiplier,
         ),
+        key_id=session.timers.key_id if session.timers.password is not None else None,
+        meticulous=session.timers.meticulous,
+        secret=secret,
     )
 
 
