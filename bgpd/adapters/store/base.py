@@ -5,8 +5,9 @@ Laws, the same behind every implementation (tests/adapters/store/test_contract.p
 * One counter, the revision, grows by one with each transaction that changes a key; a key's ``mod_revision`` is the
   revision of its last change. A transaction that changes nothing (its comparisons failed, or it only deletes absent
   keys) takes no revision.
-* A transaction compares the ``mod_revision`` of keys (0: the key is absent) and then makes all of its writes or none of
-  them.
+* A transaction compares the ``mod_revision`` of keys (0: the key is absent), or that nothing was written in a range since a
+  revision, and then makes all of its writes or none of them.
+* One reading of several keys and ranges is of one revision.
 * A key may be written once in a transaction, and a transaction holds at most TXN_OPS_MAX comparisons and as many writes
   (etcd's limits).
 * History is kept within a bound. What is older is compacted: reading or watching from before the compact revision
@@ -100,6 +101,32 @@ class Delete(msgspec.Struct, frozen=True):
 Write = Put | Delete
 
 
+class Unwritten(msgspec.Struct, frozen=True):
+    """A comparison: no key that begins with *prefix* was written after *revision*. A key that was deleted since is not noticed."""
+
+    prefix: str
+    revision: int
+
+
+Comparison = Compare | Unwritten
+
+
+class Scan(msgspec.Struct, frozen=True):
+    """A part of a reading: up to *limit* keys that begin with *prefix*, from *start* on."""
+
+    prefix: str
+    limit: int = PAGE_KEYS
+    start: str = ""
+    keys_only: bool = False
+    """Values are not needed: they come as empty."""
+
+
+class Reading(msgspec.Struct, frozen=True):
+    pages: tuple[Page, ...]
+    """One for each part asked for, in that order; that of a key has one item, or none where it is absent."""
+    revision: int
+
+
 class TxnResult(msgspec.Struct, frozen=True):
     succeeded: bool
     revision: int
@@ -127,7 +154,11 @@ class Store(Protocol):
         """
         ...
 
-    async def txn(self, compares: Sequence[Compare], writes: Sequence[Write]) -> TxnResult:
+    async def read(self, parts: Sequence[str | Scan]) -> Reading:
+        """Read several keys (a text) and ranges as of one revision; at most TXN_OPS_MAX, else ValueError."""
+        ...
+
+    async def txn(self, compares: Sequence[Comparison], writes: Sequence[Write]) -> TxnResult:
         """Make all *writes* if every comparison holds, else none.
 
         Raises ValueError for a key written twice or too many operations, LeaseNotFound for a Put under an unknown
@@ -173,7 +204,13 @@ async def read_all(store: Store, prefix: str, revision: int = 0) -> AsyncIterato
         start = page.items[-1].key + "\0"
 
 
-def check_txn(compares: Sequence[Compare], writes: Sequence[Write]) -> None:
+def check_parts(parts: Sequence[str | Scan]) -> None:
+    """Raise ValueError where etcd would refuse the reading as such."""
+    if len(parts) > TXN_OPS_MAX:
+        raise ValueError(f"too many parts of a reading: {len(parts)} (at most {TXN_OPS_MAX})")
+
+
+def check_txn(compares: Sequence[Comparison], writes: Sequence[Write]) -> None:
     """Raise ValueError where etcd would refuse the request as such."""
     if len(compares) > TXN_OPS_MAX or len(writes) > TXN_OPS_MAX:
         raise ValueError(

@@ -24,13 +24,17 @@ from bgpd.adapters.store.base import (
     Change,
     Compacted,
     Compare,
+    Comparison,
     KeyValue,
     LeaseNotFound,
     Page,
     Put,
+    Reading,
+    Scan,
     Transient,
     TxnResult,
     Write,
+    check_parts,
     check_txn,
     prefix_end,
 )
@@ -86,18 +90,22 @@ class EtcdStore:
         response = await self._read(request)
         return Page(tuple(_key_value(item) for item in response.kvs), response.more, response.header.revision)
 
-    async def txn(self, compares: Sequence[Compare], writes: Sequence[Write]) -> TxnResult:
+    async def read(self, parts: Sequence[str | Scan]) -> Reading:
+        check_parts(parts)
+        request = rpc.TxnRequest(success=[rpc.RequestOp(request_range=_part(part)) for part in parts])
+        try:
+            # A transaction that only reads is linearizable, takes no turn in the log and may be sent twice.
+            response = await self._connected().call(TXN, request, repeat=True)
+        except Refused as error:
+            raise ValueError(error.details) from error
+        revision = response.header.revision
+        ranges = [one.response_range for one in response.responses]
+        return Reading(tuple(Page(tuple(map(_key_value, one.kvs)), one.more, revision) for one in ranges), revision)
+
+    async def txn(self, compares: Sequence[Comparison], writes: Sequence[Write]) -> TxnResult:
         check_txn(compares, writes)
         request = rpc.TxnRequest(
-            compare=[
-                rpc.Compare(
-                    key=compare.key.encode(),
-                    target=rpc.Compare.MOD,
-                    result=rpc.Compare.EQUAL,
-                    mod_revision=compare.mod_revision,
-                )
-                for compare in compares
-            ],
+            compare=[_comparison(compare) for compare in compares],
             success=[_request_op(write) for write in writes],
         )
         try:
@@ -308,6 +316,25 @@ def _bounds(prefix: str) -> tuple[bytes, bytes]:
 
 def _key_value(item: kv.KeyValue) -> KeyValue:
     return KeyValue(item.key.decode(), item.value, item.mod_revision, item.lease)
+
+
+def _part(part: str | Scan) -> rpc.RangeRequest:
+    if isinstance(part, str):
+        return rpc.RangeRequest(key=part.encode())
+    first, end = _bounds(part.prefix)
+    return rpc.RangeRequest(
+        key=max(first, part.start.encode()), range_end=end, limit=part.limit, keys_only=part.keys_only
+    )
+
+
+def _comparison(compare: Comparison) -> rpc.Compare:
+    if isinstance(compare, Compare):
+        result, revision, key, end = rpc.Compare.EQUAL, compare.mod_revision, compare.key.encode(), b""
+    else:
+        # Holds for an empty range as well, whose revision counts as 0 (etcd 3.3 and later).
+        first, last = _bounds(compare.prefix)
+        result, revision, key, end = rpc.Compare.LESS, compare.revision + 1, first, last
+    return rpc.Compare(key=key, range_end=end, target=rpc.Compare.MOD, result=result, mod_revision=revision)
 
 
 def _request_op(write: Write) -> rpc.RequestOp:

@@ -15,15 +15,19 @@ from bgpd.adapters.store.base import (
     PAGE_KEYS,
     Change,
     Compacted,
-    Compare,
+    Comparison,
     Delete,
     KeyValue,
     LeaseNotFound,
     Page,
     Put,
+    Reading,
+    Scan,
     Transient,
     TxnResult,
+    Unwritten,
     Write,
+    check_parts,
     check_txn,
 )
 
@@ -59,13 +63,26 @@ class MemoryStore:
         keys = sorted(key for key in state if key.startswith(prefix) and key >= start)
         return Page(tuple(state[key] for key in keys[:limit]), len(keys) > limit, self._revision)
 
-    async def txn(self, compares: Sequence[Compare], writes: Sequence[Write]) -> TxnResult:
+    async def read(self, parts: Sequence[str | Scan]) -> Reading:
+        check_parts(parts)
+        self._look()
+        return Reading(tuple(self._page(part) for part in parts), self._revision)
+
+    def _page(self, part: str | Scan) -> Page:
+        if isinstance(part, str):
+            held = self._live.get(part)
+            return Page((held,) if held else (), False, self._revision)
+        keys = sorted(key for key in self._live if key.startswith(part.prefix) and key >= part.start)
+        items = (self._live[key] for key in keys[: part.limit])
+        if part.keys_only:
+            items = (KeyValue(item.key, b"", item.mod_revision, item.lease) for item in items)
+        return Page(tuple(items), len(keys) > part.limit, self._revision)
+
+    async def txn(self, compares: Sequence[Comparison], writes: Sequence[Write]) -> TxnResult:
         check_txn(compares, writes)
         self._look()
-        for compare in compares:
-            held = self._live.get(compare.key)
-            if (held.mod_revision if held else 0) != compare.mod_revision:
-                return TxnResult(False, self._revision)
+        if not all(self._holds(compare) for compare in compares):
+            return TxnResult(False, self._revision)
         for write in writes:
             if isinstance(write, Put) and write.lease and write.lease not in self._leases:
                 raise LeaseNotFound(write.lease)
@@ -128,6 +145,13 @@ class MemoryStore:
             _apply(self._base, change, lease)
         del self._history[:first]
         self._compacted = revision
+
+    def _holds(self, compare: Comparison) -> bool:
+        if isinstance(compare, Unwritten):
+            written = (item for key, item in self._live.items() if key.startswith(compare.prefix))
+            return all(item.mod_revision <= compare.revision for item in written)
+        held = self._live.get(compare.key)
+        return (held.mod_revision if held else 0) == compare.mod_revision
 
     def _look(self) -> None:
         """Raise during an outage; end the leases whose time has passed."""

@@ -33,13 +33,17 @@ from bgpd.adapters.store.base import (
     Change,
     Compacted,
     Compare,
+    Comparison,
     KeyValue,
     LeaseNotFound,
     Page,
     Put,
+    Reading,
+    Scan,
     Transient,
     TxnResult,
     Write,
+    check_parts,
     check_txn,
     prefix_end,
 )
@@ -117,14 +121,16 @@ class SqliteStore:
     async def range(self, prefix: str, *, revision: int = 0, limit: int = PAGE_KEYS, start: str = "") -> Page:
         return await self._read(lambda db: _range(db, prefix, revision, limit, max(start, prefix)))
 
-    async def txn(self, compares: Sequence[Compare], writes: Sequence[Write]) -> TxnResult:
+    async def read(self, parts: Sequence[str | Scan]) -> Reading:
+        check_parts(parts)
+        return await self._read(lambda db: Reading(tuple(_part(db, part) for part in parts), _revision(db)))
+
+    async def txn(self, compares: Sequence[Comparison], writes: Sequence[Write]) -> TxnResult:
         check_txn(compares, writes)
 
         def commit(db: sqlite3.Connection) -> TxnResult:
-            for compare in compares:
-                row = db.execute("SELECT revision FROM live WHERE key = ?", (compare.key,)).fetchone()
-                if (row[0] if row else 0) != compare.mod_revision:
-                    return TxnResult(False, _revision(db))
+            if not all(_holds(db, compare) for compare in compares):
+                return TxnResult(False, _revision(db))
             return TxnResult(True, self._apply(db, writes))
 
         return await self._write(commit)
@@ -355,6 +361,30 @@ def _revision(db: sqlite3.Connection) -> int:
 
 def _compacted(db: sqlite3.Connection) -> int:
     return int(db.execute("SELECT compacted FROM meta").fetchone()[0])
+
+
+def _holds(db: sqlite3.Connection, compare: Comparison) -> bool:
+    if isinstance(compare, Compare):
+        row = db.execute("SELECT revision FROM live WHERE key = ?", (compare.key,)).fetchone()
+        return bool((row[0] if row else 0) == compare.mod_revision)
+    end = prefix_end(compare.prefix)
+    bound = "" if end is None else "AND key < :end"
+    sql = f"SELECT EXISTS (SELECT 1 FROM live WHERE key >= :start {bound} AND revision > :revision)"  # noqa: S608
+    return not db.execute(sql, {"start": compare.prefix, "end": end, "revision": compare.revision}).fetchone()[0]
+
+
+def _part(db: sqlite3.Connection, part: str | Scan) -> Page:
+    """Read a part of a reading."""
+    if isinstance(part, str):
+        row = db.execute("SELECT key, value, revision, lease FROM live WHERE key = ?", (part,)).fetchone()
+        return Page((KeyValue(*row),) if row else (), False, _revision(db))
+    end = prefix_end(part.prefix)
+    bound = "" if end is None else "AND key < :end"
+    value = "x''" if part.keys_only else "value"
+    sql = f"SELECT key, {value}, revision, lease FROM live WHERE key >= :start {bound} ORDER BY key LIMIT :limit"  # noqa: S608
+    arguments = {"start": max(part.start, part.prefix), "end": end, "limit": part.limit + 1}
+    rows = db.execute(sql, arguments).fetchall()
+    return Page(tuple(KeyValue(*row) for row in rows[: part.limit]), len(rows) > part.limit, _revision(db))
 
 
 def _range(db: sqlite3.Connection, prefix: str, revision: int, limit: int, start: str) -> Page:

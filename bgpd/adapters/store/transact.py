@@ -19,7 +19,18 @@ from typing import Generic, TypeVar
 import msgspec
 
 from bgpd.adapters.store import keys
-from bgpd.adapters.store.base import Compacted, Compare, Delete, KeyValue, Put, Store, Transient, Write, read_all
+from bgpd.adapters.store.base import (
+    Compacted,
+    Compare,
+    Comparison,
+    Delete,
+    KeyValue,
+    Put,
+    Store,
+    Transient,
+    Write,
+    read_all,
+)
 from bgpd.adapters.store.keys import Malformed
 from bgpd.adapters.store.records import (
     IpamConfig,
@@ -53,7 +64,7 @@ class Plan(msgspec.Struct, Generic[T], frozen=True):
     """An answer, and the transaction that makes it true; without writes it is true already."""
 
     answer: T
-    compares: tuple[Compare, ...] = ()
+    compares: tuple[Comparison, ...] = ()
     writes: tuple[Write, ...] = ()
 
 

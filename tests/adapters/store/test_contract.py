@@ -19,8 +19,10 @@ from bgpd.adapters.store.base import (
     KeyValue,
     LeaseNotFound,
     Put,
+    Scan,
     Store,
     Transient,
+    Unwritten,
     read_all,
 )
 from bgpd.adapters.store.memory import MemoryStore
@@ -127,6 +129,50 @@ def test_a_request_that_etcd_refuses_is_refused(run):
             with pytest.raises(ValueError):
                 await store.txn((), writes)
         assert (await store.range("")).items == ()
+
+    run(work)
+
+
+def test_keys_and_ranges_are_read_together(run):
+    """A reading of keys and ranges is of one revision, in the order asked for, with limits, starts and without values where none are wanted."""
+
+    async def work(store):
+        for key in ("/p/a", "/p/b", "/p/c", "/q"):
+            await put(store, key, key.encode())
+        revision = (await store.range("/")).revision
+
+        found = await store.read(
+            ["/q", "/x", Scan("/p/", limit=2), Scan("/p/", start="/p/b"), Scan("/p/", keys_only=True)]
+        )
+
+        assert revision == found.revision
+        assert {revision} == {page.revision for page in found.pages}
+        names = [[item.key for item in page.items] for page in found.pages]
+        assert [["/q"], [], ["/p/a", "/p/b"], ["/p/b", "/p/c"], ["/p/a", "/p/b", "/p/c"]] == names
+        assert [False, False, True, False, False] == [page.more for page in found.pages]
+        assert (await store.get("/q"),) == found.pages[0].items
+        assert [b"", b"", b""] == [item.value for item in found.pages[4].items]
+        assert found.pages[2].items[0].mod_revision == found.pages[4].items[0].mod_revision
+        with pytest.raises(ValueError):
+            await store.read(["/x"] * (TXN_OPS_MAX + 1))
+
+    run(work)
+
+
+def test_a_range_is_compared_by_what_was_written_in_it(run):
+    """A transaction that rests on a range fails once a key came into it or changed there, and holds for an empty range and deletions."""
+
+    async def work(store):
+        first = await put(store, "/p/a", b"1")
+        empty = await store.txn((Unwritten("/x/", first), Unwritten("/p/", first)), (Put("/q", b"1"),))
+        old = await store.txn((Unwritten("/p/", first - 1),), (Put("/q", b"2"),))
+        second = await put(store, "/p/b", b"1")
+        phantom = await store.txn((Unwritten("/p/", first),), (Put("/q", b"3"),))
+        await store.txn((), (Delete("/p/b"),))
+        gone = await store.txn((Unwritten("/p/", first),), (Put("/q", b"4"),))
+
+        assert [True, False, False, True] == [one.succeeded for one in (empty, old, phantom, gone)]
+        assert second < gone.revision
 
     run(work)
 
