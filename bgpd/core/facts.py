@@ -100,6 +100,11 @@ class Facts:
         self._index(cidr, new is not None)
         return {name for name in (old, new) if name is not None}
 
+    def my_labels(self) -> dict[str, str]:
+        """Return our own Node's labels, as stored; none before it is there."""
+        stored = self.nodes.get(self.me.name)
+        return dict(stored.labels) if stored is not None else {}
+
     def pool_of(self, prefix: Prefix) -> Pool | None:
         """Return the pool that covers *prefix*. O(pools), of which a cluster has a handful."""
         return next((pool for pool in self.pools.values() if pool.cidr.covers(prefix)), None)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from bgpd.core.fib import Fib
+from bgpd.core.ipam.qualify import draws_from
 from bgpd.core.overlay import vxlan
 from bgpd.core.overlay.choose import Choice, How, Situation, choose
 from bgpd.core.overlay.restore import Restore
@@ -128,10 +129,11 @@ class Forwarder:
         if not facts.store.synced_once:
             return
         mine = facts.blocks_of.get(facts.me.name, set())
+        labels = facts.my_labels()
         wanted = {
             pool.name: BlockClaim(pool=pool, node=facts.me.name)
             for pool in facts.pools.values()
-            if not pool.disabled and pool.automatic and not any(pool.cidr.covers(block) for block in mine)
+            if draws_from(pool, labels) and not any(pool.cidr.covers(block) for block in mine)
         }
         for name, _ in list(table.items()):
             if name not in wanted:

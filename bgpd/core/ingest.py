@@ -83,10 +83,12 @@ class Ingest:
                 self._everybody()
             case ev.NodeChanged(node=node):
                 facts.nodes[node.name] = node
+                stale.own = stale.own or node.name == facts.me.name  # its labels: which pools it draws from
                 stale.nodes[node.name] = None
                 stale.overlay = True
             case ev.NodeRemoved(name=name):
                 facts.nodes.pop(name, None)
+                stale.own = stale.own or name == facts.me.name
                 stale.nodes[name] = None
                 stale.overlay = True
             case ev.NodeAlive(name=name):

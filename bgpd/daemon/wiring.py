@@ -28,10 +28,12 @@ from bgpd.adapters.netlink.routes import Kernel
 from bgpd.adapters.reconciler import Reconciler
 from bgpd.adapters.secrets import Passwords
 from bgpd.adapters.store.base import Broken, Store, Transient
+from bgpd.adapters.store.ipam.assign import assign_address
+from bgpd.adapters.store.ipam.target import ClaimTarget
 from bgpd.adapters.store.keys import Malformed
 from bgpd.adapters.store.lease import Liveness, NameTaken, register
 from bgpd.adapters.store.open import open_store
-from bgpd.adapters.store.transact import ClaimTarget, assign_address, ensure_pool
+from bgpd.adapters.store.transact import ensure_pool
 from bgpd.adapters.store.watch import StoreSource
 from bgpd.api.protocol import Refused
 from bgpd.api.server import Server, SocketUnusable

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 import msgspec
 
-from bgpd.model.prefix import Prefix
+from bgpd.model.prefix import Address, Prefix
 
 
 class Mode(StrEnum):
@@ -24,6 +24,14 @@ class Fallback(StrEnum):
     NONE = "None"
 
 
+class Use(StrEnum):
+    """What an address is for (``allowedUses`` of a pool)."""
+
+    WORKLOAD = "Workload"
+    TUNNEL = "Tunnel"
+    LOAD_BALANCER = "LoadBalancer"
+
+
 class Pool(msgspec.Struct, frozen=True, kw_only=True):
     """An IPPool."""
 
@@ -37,6 +45,14 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
     disable_bgp_export: bool = False
     fallback: Fallback | None = None
     """None: the node's configured default."""
+    ipip_mode: Mode = Mode.NEVER
+    node_selector: str = "all()"
+    """Nodes that may take blocks of it without being asked for it by name."""
+    namespace_selector: str = ""
+    """Namespaces whose workloads may draw from it likewise; empty: all."""
+    allowed_uses: tuple[Use, ...] = (Use.WORKLOAD, Use.TUNNEL)
+    unallocatable: str = ""
+    """Why its ``Allocatable`` condition is False (CIDROverlap, Terminating); empty where it is not."""
 
 
 class AffinityState(StrEnum):
@@ -54,6 +70,8 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
     node: str | None
     """The node of affinity ``host:<node>``; None for a block without affinity or of a virtual owner."""
     in_use: int = 0
+    borrowed: tuple[tuple[Address, str], ...] = ()
+    """Addresses that another node than *node* holds, each with that node, in order of addresses."""
 
 
 class Affinity(msgspec.Struct, frozen=True, kw_only=True):

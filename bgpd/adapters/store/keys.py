@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from bgpd.core.ipam.search import common_text
 from bgpd.model.prefix import Family, Prefix
 
 IPAM = "/calico/ipam/v2/"
@@ -21,6 +22,8 @@ NODES = RESOURCES + "nodes/"
 BGP_PEERS = RESOURCES + "bgppeers/"
 BGP_CONFIGURATIONS = RESOURCES + "bgpconfigurations/"
 BGP_FILTERS = RESOURCES + "BGPFilters/"
+RESERVATIONS = RESOURCES + "ipreservations/"
+CLUSTER_INFORMATION = RESOURCES + "clusterinformations/default"
 OURS = "/bgpd/v1/"
 OUR_NODES = OURS + "nodes/"
 DEFAULT_POOL = OURS + "default-pool"
@@ -93,6 +96,16 @@ def handle_key(handle_id: str) -> str:
 
 def block_key(cidr: Prefix) -> str:
     return f"{BLOCKS}{cidr.family!s}/block/{_dashed(cidr)}"
+
+
+def blocks_prefix(family: Family, text: str = "") -> str:
+    """Return what the keys of a family's blocks begin with whose written form begins with *text*."""
+    return f"{BLOCKS}{family!s}/block/{text}"
+
+
+def pool_blocks_prefix(cidr: Prefix) -> str:
+    """Return what the keys of all blocks within *cidr* begin with; keys of others may begin so as well."""
+    return blocks_prefix(cidr.family, common_text(cidr))
 
 
 def affinities_prefix(node: str, family: Family) -> str:

@@ -18,18 +18,20 @@ from bgpd.adapters.store import keys
 from bgpd.adapters.store.keys import Malformed
 from bgpd.core.ipam.allocate import BLOCKS_PER_NODE
 from bgpd.core.ipam.block import Attribute, BlockRecord, HandleRecord, defects
+from bgpd.core.ipam.reserve import Reservation
 from bgpd.core.resource import decode
 from bgpd.core.resource.bgp import BGPCONFIGURATION, BGPFILTER, BGPPEER
 from bgpd.core.resource.check import Defect, findings
 from bgpd.core.resource.kind import Kind
 from bgpd.model.bgp import BgpConfiguration, BgpFilter, BgpPeer
 from bgpd.model.node import Node
-from bgpd.model.pool import Affinity, AffinityState, Block, Fallback, Mode, Pool
-from bgpd.model.prefix import Address, Family, Prefix
+from bgpd.model.pool import Affinity, AffinityState, Block, Fallback, Mode, Pool, Use
+from bgpd.model.prefix import Address, Family, Prefix, parse_interface
 from bgpd.model.wire import from_builtin, to_builtin
 
 API_VERSION = "projectcalico.org/v3"
 FALLBACK_ANNOTATION = "bgpd.io/fallback"
+DEFAULT_USES = (Use.WORKLOAD, Use.TUNNEL)
 DEFAULT_BLOCK_SIZE = {Family.IPV4: 26, Family.IPV6: 122}
 
 T = TypeVar("T")
@@ -56,27 +58,37 @@ class _PoolSpec(msgspec.Struct, rename="camel"):
     namespace_selector: str | None = None
     allowed_uses: list[str] | None = None
 
-    def drawn_from(self) -> bool:
-        """Whether nodes take blocks by themselves: assigned automatically, and without a condition that we do not judge yet.
-
-        A selector or mode that we passed over would give a block to a node that the operator meant to leave out (law 7).
-        """
-        return (
-            (self.assignment_mode or "Automatic") == "Automatic"
-            and (self.node_selector or "all()").replace(" ", "") == "all()"
-            and not self.namespace_selector
-            and (not self.allowed_uses or "Workload" in self.allowed_uses)
-            and (self.ipip_mode or "Never") == "Never"
-        )
-
 
 class _Metadata(msgspec.Struct):
     annotations: dict[str, str] | None = None
 
 
+class _Condition(msgspec.Struct):
+    type: str = ""
+    status: str = ""
+    reason: str = ""
+    message: str = ""
+
+
+class _PoolStatus(msgspec.Struct):
+    conditions: list[_Condition] | None = None
+
+    def unallocatable(self) -> str:
+        """Say why the pool is not allocatable. That it is disabled is its spec's to say, and changes with that."""
+        return next(
+            (
+                one.message or one.reason or "no reason given"
+                for one in self.conditions or ()
+                if one.type == "Allocatable" and one.status == "False" and one.reason != "PoolDisabled"
+            ),
+            "",
+        )
+
+
 class _PoolResource(msgspec.Struct):
     spec: _PoolSpec
     metadata: _Metadata = msgspec.field(default_factory=_Metadata)
+    status: _PoolStatus | None = None
 
 
 def pool_from(key: str, name: str, value: bytes) -> Pool:
@@ -94,9 +106,14 @@ def pool_from(key: str, name: str, value: bytes) -> Pool:
         block_size=size,
         vxlan_mode=_member(key, "vxlanMode", Mode, spec.vxlan_mode or Mode.NEVER),
         disabled=spec.disabled,
-        automatic=spec.drawn_from(),
+        automatic=(spec.assignment_mode or "Automatic") == "Automatic",
         disable_bgp_export=spec.disable_bgp_export,
         fallback=None if fallback is None else _member(key, FALLBACK_ANNOTATION, Fallback, fallback),
+        ipip_mode=_member(key, "ipipMode", Mode, spec.ipip_mode or Mode.NEVER),
+        node_selector=spec.node_selector or "all()",
+        namespace_selector=spec.namespace_selector or "",
+        allowed_uses=tuple(Use(use) for use in spec.allowed_uses or DEFAULT_USES if use in list(Use)),
+        unallocatable=resource.status.unallocatable() if resource.status else "",
     )
 
 
@@ -106,13 +123,15 @@ def pool_bytes(pool: Pool, now: datetime) -> bytes:
     spec: dict[str, object] = {
         "cidr": str(pool.cidr),
         "vxlanMode": pool.vxlan_mode.value,
-        "ipipMode": Mode.NEVER.value,
+        "ipipMode": pool.ipip_mode.value,
         "natOutgoing": False,
         "blockSize": pool.block_size,
-        "nodeSelector": "all()",
-        "allowedUses": ["Workload", "Tunnel"],
+        "nodeSelector": pool.node_selector,
+        "allowedUses": list(pool.allowed_uses),
         "assignmentMode": "Automatic" if pool.automatic else "Manual",
     }
+    if pool.namespace_selector:
+        spec["namespaceSelector"] = pool.namespace_selector
     if pool.disabled:
         spec["disabled"] = True
     if pool.disable_bgp_export:
@@ -249,7 +268,22 @@ def block_bytes(record: BlockRecord) -> bytes:
 
 def block_view(record: BlockRecord) -> Block:
     """Return what decisions need of a block."""
-    return Block(cidr=record.cidr, node=record.node, in_use=record.in_use)
+    return Block(cidr=record.cidr, node=record.node, in_use=record.in_use, borrowed=_borrowed(record))
+
+
+def _borrowed(record: BlockRecord) -> tuple[tuple[Address, str], ...]:
+    """Return the addresses that others than the block's node hold (Calico's NonAffineAllocations); none of a virtual owner's block."""
+    if record.affinity is not None and record.node is None:
+        return ()
+    elsewhere = {
+        slot: node
+        for slot, one in enumerate(record.attributes)
+        if (node := one.secondary.get("node", "")) and node != record.node
+    }
+    if not elsewhere:
+        return ()
+    slots = enumerate(record.allocations)
+    return tuple((record.cidr.address(at), elsewhere[slot]) for at, slot in slots if slot in elsewhere)
 
 
 class _Affinity(msgspec.Struct):
@@ -292,6 +326,14 @@ class IpamConfig(msgspec.Struct, frozen=True):
 
     auto_allocate_blocks: bool = True
     max_blocks_per_host: int = msgspec.field(default=0, name="maxBlocksPerHost")
+    strict_affinity: bool = False
+    cooldown_s: int = 0
+    """How long a released address rests before it is free."""
+
+    @property
+    def may_borrow(self) -> bool:
+        """Whether nodes may use addresses of others' blocks."""
+        return self.auto_allocate_blocks and not self.strict_affinity
 
     @property
     def limit(self) -> int:
@@ -304,6 +346,8 @@ class _StoredIpamConfig(msgspec.Struct):
 
     auto_allocate_blocks: bool = False
     max_blocks_per_host: int = msgspec.field(default=0, name="maxBlocksPerHost")
+    strict_affinity: bool = False
+    cooldown_s: int = msgspec.field(default=0, name="ipCooldownSeconds")
 
 
 def ipam_config_from(value: bytes | None) -> IpamConfig:
@@ -311,7 +355,45 @@ def ipam_config_from(value: bytes | None) -> IpamConfig:
     if value is None:
         return IpamConfig()
     stored = _decode(keys.IPAM_CONFIG, value, _StoredIpamConfig)
-    return IpamConfig(stored.auto_allocate_blocks, stored.max_blocks_per_host)
+    return IpamConfig(
+        stored.auto_allocate_blocks, stored.max_blocks_per_host, stored.strict_affinity, stored.cooldown_s
+    )
+
+
+class _ReservationSpec(msgspec.Struct):
+    cidrs: list[str] | None = msgspec.field(default=None, name="reservedCIDRs")
+
+
+class _ReservationResource(msgspec.Struct):
+    spec: _ReservationSpec = msgspec.field(default_factory=_ReservationSpec)
+
+
+def reservation_from(key: str, name: str, value: bytes) -> Reservation:
+    """Read an IPReservation, whose entries are CIDRs or addresses; raises Malformed."""
+    texts = _decode(key, value, _ReservationResource).spec.cidrs or []
+    try:
+        return Reservation(name, tuple(_cidr_or_address(text) for text in texts))
+    except ValueError as error:
+        raise Malformed(key, f"reservedCIDRs: {error}") from error
+
+
+def _cidr_or_address(text: str) -> Prefix:
+    """Read what Calico masks when it reads it: host bits are no error here."""
+    address, network = parse_interface(text)
+    return network if "/" in text else Prefix.of(address, address.family.bits)
+
+
+class _ClusterSpec(msgspec.Struct):
+    ready: bool | None = msgspec.field(default=None, name="datastoreReady")
+
+
+class _ClusterResource(msgspec.Struct):
+    spec: _ClusterSpec = msgspec.field(default_factory=_ClusterSpec)
+
+
+def datastore_ready(value: bytes | None) -> bool:
+    """Whether IPAM may write: not while ClusterInformation says ``datastoreReady: false`` (a migration). Raises Malformed."""
+    return value is None or _decode(keys.CLUSTER_INFORMATION, value, _ClusterResource).spec.ready is not False
 
 
 class Alive(msgspec.Struct, frozen=True, kw_only=True):

@@ -134,7 +134,7 @@ def test_a_request_that_etcd_refuses_is_refused(run):
 
 
 def test_keys_and_ranges_are_read_together(run):
-    """A reading of keys and ranges is of one revision, in the order asked for, with limits, starts and without values where none are wanted."""
+    """A reading of keys and ranges is of one revision, in the order asked for, with limits, starts, and no values where none are wanted."""
 
     async def work(store):
         for key in ("/p/a", "/p/b", "/p/c", "/q"):

@@ -13,7 +13,7 @@ from bgpd.adapters.store import keys, records
 from bgpd.adapters.store.keys import AffinityKey, AliveKey, BlockKey, Malformed, NodeKey, PoolKey
 from bgpd.core.ipam.block import HandleRecord, new_block
 from bgpd.model.node import Node
-from bgpd.model.pool import Affinity, AffinityState, Block, Fallback, Mode, Pool
+from bgpd.model.pool import Affinity, AffinityState, Block, Fallback, Mode, Pool, Use
 from bgpd.model.prefix import Address, Family, Prefix
 
 pytestmark = pytest.mark.core
@@ -82,32 +82,13 @@ def test_a_pool_is_read_with_its_defaults():
     assert records.pool_from("k", "p", b'{"spec": {"cidr": "fd00::/64", "vxlanMode": ""}}').block_size == 122
 
 
-@pytest.mark.parametrize(
-    ("spec", "drawn"),
-    [
-        ({}, True),
-        ({"nodeSelector": "all()"}, True),
-        ({"nodeSelector": ""}, True),
-        ({"allowedUses": ["Workload", "Tunnel"]}, True),
-        ({"nodeSelector": "rack == 'a'"}, False),
-        ({"namespaceSelector": "team == 'a'"}, False),
-        ({"allowedUses": ["Tunnel"]}, False),
-        ({"ipipMode": "Always"}, False),
-        ({"assignmentMode": "Manual"}, False),
-    ],
-)
-def test_a_pool_with_a_condition_that_is_not_judged_yet_is_not_drawn_from(spec, drawn):
-    """A node takes no block by itself from a pool whose selectors, uses or IPIP mode it cannot honour (law 7)."""
-    value = msgspec.json.encode({"spec": {"cidr": "10.0.0.0/16", **spec}})
-
-    assert drawn == records.pool_from("k", "p", value).automatic
-
-
 def test_a_pool_is_read_whole():
     """Each field that decisions depend on is read, the annotation of the fallback included."""
     value = (
         b'{"kind":"IPPool","metadata":{"name":"p","annotations":{"bgpd.io/fallback":"None"}},"spec":{"cidr":"10.0.0.0/16",'
-        b'"blockSize":28,"vxlanMode":"CrossSubnet","disabled":true,"disableBGPExport":true,"assignmentMode":"Manual"}}'
+        b'"blockSize":28,"vxlanMode":"CrossSubnet","disabled":true,"disableBGPExport":true,"assignmentMode":"Manual",'
+        b'"nodeSelector":"has(a)","namespaceSelector":"b == \'c\'","allowedUses":["Workload","Other"]},'
+        b'"status":{"conditions":[{"type":"Allocatable","status":"False","reason":"CIDROverlap","message":"overlaps q"}]}}'
     )
 
     assert records.pool_from("k", "p", value) == Pool(
@@ -119,6 +100,10 @@ def test_a_pool_is_read_whole():
         automatic=False,
         disable_bgp_export=True,
         fallback=Fallback.NONE,
+        node_selector="has(a)",
+        namespace_selector="b == 'c'",
+        allowed_uses=(Use.WORKLOAD,),
+        unallocatable="overlaps q",
     )
 
 
@@ -133,6 +118,10 @@ def test_a_pool_is_read_whole():
         automatic=st.booleans(),
         disable_bgp_export=st.booleans(),
         fallback=st.none() | st.sampled_from(Fallback),
+        ipip_mode=st.sampled_from(Mode),
+        node_selector=st.sampled_from(("all()", "has(a)")),
+        namespace_selector=st.sampled_from(("", "has(a)")),
+        allowed_uses=st.sampled_from(((Use.WORKLOAD, Use.TUNNEL), (Use.TUNNEL,))),
     )
 )
 def test_a_written_pool_reads_the_same(pool):

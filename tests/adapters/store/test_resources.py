@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from bgpd.adapters.store import keys, records
 from bgpd.adapters.store.base import TXN_OPS_MAX, Compare, Put, Store, Transient, TxnResult, Write
+from bgpd.adapters.store.ipam.claim import claim_block
 from bgpd.adapters.store.keys import Malformed
 from bgpd.adapters.store.memory import MemoryStore
 from bgpd.adapters.store.resources import (
@@ -31,13 +32,13 @@ from bgpd.adapters.store.resources import (
     list_resources,
     prepare,
 )
-from bgpd.adapters.store.transact import claim_block, ensure_pool
+from bgpd.adapters.store.transact import ensure_pool
 from bgpd.core.resource import check, kinds
 from bgpd.core.resource.check import Document
 from bgpd.core.resource.kind import Kind
 from bgpd.core.resource.merge import completed, created
 from bgpd.core.resource.pools import ipam_stored
-from bgpd.model.pool import Block, Fallback, Mode, Pool
+from bgpd.model.pool import Block, Fallback, Mode, Pool, Use
 from bgpd.model.prefix import Prefix
 from tests.core.resource.examples import EVERY_FIELD, Resource, resource, resources
 
@@ -440,6 +441,10 @@ def test_daemons_view_of_a_pool_agrees(spec: dict[str, Any], annotations: Any) -
         automatic=(spec.get("assignmentMode") or "Automatic") == "Automatic",
         disable_bgp_export=bool(spec.get("disableBGPExport")),
         fallback=Fallback(fallback["bgpd.io/fallback"]) if fallback else None,
+        ipip_mode=Mode(spec.get("ipipMode") or "Never"),
+        node_selector=spec.get("nodeSelector") or "all()",
+        namespace_selector=spec.get("namespaceSelector") or "",
+        allowed_uses=tuple(map(Use, spec.get("allowedUses") or ("Workload", "Tunnel"))),
     )
 
 
@@ -458,7 +463,13 @@ def test_daemon_reads_any_ipam_configuration(value: Resource) -> None:
         msgspec.json.encode(ipam_stored(completed(kinds.IPAMCONFIGURATION, value["spec"])))
     )
 
-    assert config == records.IpamConfig(value["spec"]["autoAllocateBlocks"], value["spec"]["maxBlocksPerHost"])
+    spec = value["spec"]
+    assert config == records.IpamConfig(
+        spec["autoAllocateBlocks"],
+        spec["maxBlocksPerHost"],
+        spec.get("strictAffinity", False),
+        spec.get("ipCooldownSeconds", 0),
+    )
 
 
 @settings(max_examples=150, deadline=None)

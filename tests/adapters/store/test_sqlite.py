@@ -242,7 +242,9 @@ JOIN = """
 import asyncio, sys
 from pathlib import Path
 from bgpd.adapters.store.sqlite import SqliteStore
-from bgpd.adapters.store.transact import assign_address, claim_block, ensure_pool
+from bgpd.adapters.store.ipam.assign import assign_address
+from bgpd.adapters.store.ipam.claim import claim_block
+from bgpd.adapters.store.transact import ensure_pool
 from bgpd.model.pool import Pool
 from bgpd.model.prefix import Prefix
 

@@ -9,18 +9,13 @@ import pytest
 
 from bgpd.adapters.store import keys, records
 from bgpd.adapters.store.base import Compare, Delete, Put, Transient, read_all
+from bgpd.adapters.store.ipam.assign import assign_address
+from bgpd.adapters.store.ipam.claim import claim_block
+from bgpd.adapters.store.ipam.target import ClaimTarget
 from bgpd.adapters.store.memory import MemoryStore
-from bgpd.adapters.store.transact import (
-    CONFLICTS_MAX,
-    ClaimTarget,
-    Plan,
-    assign_address,
-    claim_block,
-    ensure_pool,
-    transact,
-)
-from bgpd.core.ipam.allocate import search_order
+from bgpd.adapters.store.transact import CONFLICTS_MAX, Plan, ensure_pool, transact
 from bgpd.core.ipam.block import Refused, new_block
+from bgpd.core.ipam.search import search_order
 from bgpd.model.pool import AffinityState, BlockClaim, Pool
 from bgpd.model.prefix import Address, Prefix
 
@@ -106,7 +101,9 @@ def test_a_full_pool_is_refused(on_store):
             assert not isinstance(await claim_block(store, POOL, f"x{index}"), Refused)
         before = await snapshot(store)
 
-        assert await claim_block(store, POOL, "late") == Refused("pool p is full: each block of 10.65.0.0/24 is taken")
+        assert await claim_block(store, POOL, "late") == Refused(
+            "pool p is full: each block of 10.65.0.0/24 is taken or reserved"
+        )
         assert before == await snapshot(store)
 
     on_store(work)
@@ -270,16 +267,17 @@ def test_an_assignment_says_why_not(on_store):
     """Without a pool, with a disabled one, and when all is full, the refusal says so; who has an address keeps it."""
 
     async def work(store):
-        assert await assign_address(store, "n", "h", {}) == Refused("there is no enabled IPv4 pool")
-        assert await assign_address(store, "n", "h", {}, "x") == Refused("there is no pool x")
+        none = "no ipv4 pool qualifies for Workload: there is no pool"
+        assert await assign_address(store, "n", "h", {}) == Refused(none)
+        assert await assign_address(store, "n", "h", {}, "x") == Refused(f"{none} x")
         pool = Pool(name="p", cidr=Prefix.parse("10.65.0.0/31"), block_size=31)
         await ensure_pool(store, pool)
         for name in "ab":
             assert isinstance(await assign_address(store, "n", name, {}, "p"), Address)
-        assert (await assign_address(store, "n", "c", {})).reason.startswith("pool p is full")
+        assert "pool p is full" in (await assign_address(store, "n", "c", {})).reason
         disabled = msgspec.structs.replace(pool, disabled=True)
         await store.txn((), (Put(keys.pool_key("p"), records.pool_bytes(disabled, _now())),))
-        assert await assign_address(store, "n", "d", {}, "p") == Refused("there is no enabled IPv4 pool p")
+        assert (await assign_address(store, "n", "d", {}, "p")).reason.endswith("pool p (10.65.0.0/31) is disabled")
         assert isinstance(await assign_address(store, "n", "a", {}, "p"), Address)
 
     on_store(work)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from itertools import islice
-
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from bgpd.core.ipam.allocate import Claimed, Owned, Probe, Searched, Snapshot, claim, fnv32, search_order
+from bgpd.core.ipam.allocate import Claimed, Owned, Probe, Searched, Snapshot, claim, reclaim
 from bgpd.core.ipam.block import BlockRecord, Refused, new_block
+from bgpd.core.ipam.reserve import Reservation, Reserved
 from bgpd.model.pool import AffinityState, Pool
 from bgpd.model.prefix import Prefix
 
@@ -29,38 +26,6 @@ def block(cidr: Prefix, node: str = NODE, free: bool = True) -> BlockRecord:
 
 def snapshot(**given: object) -> Snapshot:
     return Snapshot(now_ns=NOW_NS, **given)  # type: ignore[arg-type]
-
-
-def test_fnv_is_go_s():
-    """The hash is FNV-1 of 32 bits: the published vectors hold."""
-    assert [fnv32(text) for text in (b"", b"a", b"foobar")] == [0x811C9DC5, 0x050C5D7E, 0x31F0B262]
-
-
-@given(st.text(min_size=1, max_size=20), st.integers(16, 26), st.integers(20, 32))
-def test_the_search_visits_each_block_once(node, length, block_size):
-    """The order begins at the node's place, goes on by one with wrap, and holds every block of the pool once."""
-    pool = Pool(name="p", cidr=Prefix.of(Prefix.parse("10.64.0.0/12").network, length), block_size=block_size)
-    count = 1 << max(block_size - length, 0) if block_size >= length else 0
-    order = list(islice(search_order(pool, node), 2000))
-
-    assert min(count, 2000) == len(order) == len(set(order))
-    assert all(pool.cidr.covers(cidr) and cidr.length == block_size for cidr in order)
-    if order:
-        assert order[0].network == pool.cidr.network + fnv32(node.encode()) % count * order[0].size
-
-
-def test_the_search_of_a_huge_pool_begins_at_once():
-    """The order of an IPv6 pool of 2^58 blocks is not made before it is asked for."""
-    pool = Pool(name="p", cidr=Prefix.parse("fd00::/64"), block_size=122)
-
-    assert len(set(islice(search_order(pool, NODE), 3))) == 3
-
-
-def test_nodes_of_consecutive_names_begin_apart():
-    """Nodes whose names differ in their last digit do not begin at the same block."""
-    firsts = {next(search_order(Pool(name="p", cidr=Prefix.parse("10.0.0.0/16")), f"node-{n}")) for n in range(8)}
-
-    assert len(firsts) == 8
 
 
 def test_a_free_candidate_is_claimed_whole():
@@ -146,3 +111,83 @@ def test_refusals_say_why():
     refused = claim(snapshot(auto_allocate=False, probes=free), POOL, NODE)
     assert isinstance(refused, Refused)
     assert "auto_allocate_blocks" in refused.reason
+
+
+def reserving(*cidrs: str) -> Reserved:
+    return Reserved([Reservation("r", tuple(map(Prefix.parse, cidrs)))])
+
+
+def test_a_wholly_reserved_block_is_no_block() -> None:
+    """Neither a candidate nor an own block does whose addresses are all reserved, by one reservation or by several together."""
+    reserved = reserving("10.65.0.0/27", "10.65.0.32/27", "10.65.0.64/28")
+    owned = (Owned(A, AffinityState.CONFIRMED, block(A)),)
+
+    found = claim(snapshot(owned=owned, reserved=reserved, probes=(Probe(A, None), Probe(B, None))), POOL, NODE)
+
+    assert isinstance(found, Claimed)
+    assert B == found.cidr
+
+
+def test_room_is_room_that_is_not_reserved() -> None:
+    """An own block whose free addresses are all reserved is full for who needs one."""
+    rest = msgspec.structs.replace(block(A), unallocated=(5, 6))
+    owned = (Owned(A, AffinityState.CONFIRMED, rest),)
+
+    assert Searched() == claim(snapshot(owned=owned, room=True, reserved=reserving("10.65.0.4/30")), POOL, NODE)
+    assert Claimed(cidr=A) == claim(snapshot(owned=owned, room=True, reserved=reserving("10.65.0.5/32")), POOL, NODE)
+
+
+def test_nobodys_empty_block_is_taken() -> None:
+    """A block without affinity that is empty (left by an interrupted release) becomes the node's."""
+    left = msgspec.structs.replace(block(B), affinity=None, affinity_claim_time=None)
+    found = claim(snapshot(probes=(Probe(B, left),)), POOL, NODE)
+
+    assert isinstance(found, Claimed)
+    assert found.block is not None
+    assert (B, "host:node-a", 8, True) == (
+        found.cidr,
+        found.block.affinity,
+        found.block.sequence_number,
+        found.confirm,
+    )
+
+
+def test_an_affinity_of_another_size_without_block_is_taken_back() -> None:
+    """What is left of a pool that was made anew with another block size is not made into a block of it."""
+    odd = Prefix.parse("10.65.0.0/28")
+    found = claim(snapshot(owned=(Owned(odd, AffinityState.PENDING, None),), probes=(Probe(B, None),)), POOL, NODE)
+
+    assert isinstance(found, Claimed)
+    assert (B, (odd,)) == (found.cidr, found.stale)
+
+
+def test_stale_affinities_do_not_count_against_the_limit() -> None:
+    """A node at its limit that loses one affinity along with the claim may take another block."""
+    owned = (Owned(B, AffinityState.PENDING, block(B, "node-b")),)
+
+    found = claim(snapshot(owned=owned, held=1, limit=1, probes=(Probe(A, None),)), POOL, NODE)
+
+    assert isinstance(found, Claimed)
+    assert A == found.cidr
+
+
+def test_only_an_old_empty_block_of_another_node_is_reclaimed() -> None:
+    """A minute after its claim an empty block of another node may be taken, together with that node's affinity."""
+    used = Probe(A, block(A, "node-b", free=False))
+    young = Probe(B, msgspec.structs.replace(block(B, "node-b"), affinity_claim_time="2026-08-22T10:00:00Z"))
+    virtual = Probe(B, msgspec.structs.replace(block(B), affinity="virtual:load-balancer"))
+    old = Probe(C, msgspec.structs.replace(block(C, "node-b"), affinity_claim_time="2026-08-22T09:59:00Z"))
+
+    found = reclaim(snapshot(), [used, young, virtual, old], POOL, NODE)
+
+    assert reclaim(snapshot(), [used, young, virtual], POOL, NODE) is None
+    assert reclaim(snapshot(reserved=reserving("10.65.0.128/26")), [old], POOL, NODE) is None
+    assert found is not None
+    assert found.block is not None
+    assert (C, "node-b", "host:node-a", "2026-08-22T10:00:00Z", True) == (
+        found.cidr,
+        found.taken_from,
+        found.block.affinity,
+        found.block.affinity_claim_time,
+        found.confirm,
+    )
