@@ -13,8 +13,10 @@ from click.testing import CliRunner, Result
 
 from bgpd.adapters.store import keys
 from bgpd.adapters.store.base import Delete, Put, Store
+from bgpd.adapters.store.ipam.assign import assign_address
+from bgpd.adapters.store.ipam.claim import claim_block
 from bgpd.adapters.store.open import open_store
-from bgpd.adapters.store.transact import assign_address, claim_block, ensure_pool
+from bgpd.adapters.store.transact import ensure_pool
 from bgpd.cli.main import cli
 from bgpd.model.pool import Pool
 from bgpd.model.prefix import Address, Prefix

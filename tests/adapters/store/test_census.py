@@ -8,8 +8,10 @@ import pytest
 
 from bgpd.adapters.store import census, keys
 from bgpd.adapters.store.base import Put
+from bgpd.adapters.store.ipam.assign import assign_address
+from bgpd.adapters.store.ipam.claim import claim_block
 from bgpd.adapters.store.lease import Liveness
-from bgpd.adapters.store.transact import assign_address, claim_block, ensure_pool
+from bgpd.adapters.store.transact import ensure_pool
 from bgpd.core.ipam.census import StoredAffinity, usage
 from bgpd.core.ipam.check import Kind, check
 from bgpd.core.ipam.tunnel import TunnelKind
