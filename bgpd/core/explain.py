@@ -70,10 +70,14 @@ class Explainer:
     def paths(self, prefix: Prefix) -> tuple[PathView, ...]:
         """Return every path learned for *prefix*: best, equals, losers with their step, ineligible ones with their reason."""
         selection = self._state.selection(prefix)
-        views = [self._path(c.path, best=i == 0, equal=i > 0, why_not="") for i, c in enumerate(selection.chosen)]
-        views += [self._path(c.path, best=False, equal=False, why_not=step.value) for c, step in selection.lost]
+        views = [
+            self._path(prefix, c.path, best=i == 0, equal=i > 0, why_not="") for i, c in enumerate(selection.chosen)
+        ]
+        views += [self._path(prefix, c.path, best=False, equal=False, why_not=step.value) for c, step in selection.lost]
         refused = self._state.ineligible.get(prefix, ())
-        views += [self._path(path, best=False, equal=False, why_not=f"ineligible: {why}") for path, why in refused]
+        views += [
+            self._path(prefix, path, best=False, equal=False, why_not=f"ineligible: {why}") for path, why in refused
+        ]
         return tuple(views)
 
     # -------------------------------------------------------------- the hops
@@ -117,7 +121,7 @@ class Explainer:
         state = self._state
         details = []
         for path in state.adj_in.paths(prefix).values():
-            stale = ", stale" if state.adj_in.is_stale(path) else ""
+            stale = ", stale" if state.adj_in.is_stale(prefix, path) else ""
             attributes = path.attributes
             details.append(
                 f"from {self._peer_name(path.peer)} {path.peer}: next hop {attributes.next_hop}, "
@@ -198,7 +202,7 @@ class Explainer:
         peer = self._state.facts.peers.get(address)
         return peer.name if peer is not None else str(address)
 
-    def _path(self, path: Path, *, best: bool, equal: bool, why_not: str) -> PathView:
+    def _path(self, prefix: Prefix, path: Path, *, best: bool, equal: bool, why_not: str) -> PathView:
         attributes = path.attributes
         return PathView(
             peer=self._peer_name(path.peer),
@@ -211,7 +215,7 @@ class Explainer:
             best=best,
             equal=equal,
             why_not=why_not,
-            stale=self._state.adj_in.is_stale(path),
+            stale=self._state.adj_in.is_stale(prefix, path),
             since=path.since,
         )
 

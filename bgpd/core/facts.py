@@ -23,8 +23,6 @@ class Session:
     """Families whose End-of-RIB came in this session."""
     learned_once: set[Family] = field(default_factory=set)
     """Families whose End-of-RIB came in any session of this process: what the start-up gate asks for."""
-    sweep_at: float | None = None
-    """When routes kept over a restart of the peer are dropped at the latest."""
     reason: str = ""
     notification: Notification | None = None
     transitions: int = 0

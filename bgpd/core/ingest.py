@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from bgpd.core.facts import Session
 from bgpd.core.health.path import Told, session_for
@@ -10,7 +10,7 @@ from bgpd.core.state import State
 from bgpd.model import event as ev
 from bgpd.model.bfd import BfdSession, BfdState, BfdStatus
 from bgpd.model.peer import GracefulRestart, Notification
-from bgpd.model.prefix import Address, Prefix
+from bgpd.model.prefix import Address, Family, Prefix
 
 
 class Ingest:
@@ -32,13 +32,11 @@ class Ingest:
 
     def expire(self, now: float) -> None:
         """Sweep what was kept for peers that did not send it again in time (RFC 4724 section 4.2)."""
-        for peer, session in self._state.facts.sessions.items():
-            if session.sweep_at is not None and session.sweep_at <= now:
-                session.sweep_at = None
-                gone = self._state.adj_in.sweep(peer) if session.up else self._state.adj_in.clear(peer)
-                self._mark(gone)
-                if gone:
-                    self._state.note("routes.swept", peer=str(peer), routes=len(gone), reason="restart time over")
+        for peer in self._state.adj_in.due(now):
+            gone = self._state.adj_in.sweep(peer)
+            self._mark(gone)
+            if gone:
+                self._state.note("routes.swept", peer=str(peer), routes=len(gone), reason="restart time over")
 
     # -------------------------------------------------------------- ourselves
 
@@ -146,13 +144,7 @@ class Ingest:
             case ev.SpeakerUp():
                 facts.speaker_up, facts.speaker_since, facts.speaker_reason = True, self._state.now, ""
             case ev.SpeakerLost(reason=reason):
-                facts.speaker_up, facts.speaker_since, facts.speaker_reason = False, self._state.now, reason
-                self._state.note("speaker.lost", reason=reason)
-                for peer, session in facts.sessions.items():
-                    if session.up:
-                        self._down(
-                            peer, session, f"ExaBGP: {reason}", None, keep_s=facts.peers[peer].graceful_restart_s
-                        )
+                self._speaker_lost(reason)
             case ev.PeerUp():
                 self._peer_up(event)
             case ev.PeerDown():
@@ -160,12 +152,25 @@ class Ingest:
             case ev.RoutesLearned(peer=peer):
                 if peer in facts.peers:
                     self._routes(event)
+            case ev.RefreshBegun(peer=peer, family=family):
+                until = self._state.now + facts.options.peers_learned_ceiling_s
+                self._state.adj_in.refresh(peer, family, until)
             case ev.EndOfRib():
                 self._end_of_rib(event)
             case ev.UpdateMalformed():
                 self._malformed(event)
             case ev.BfdChanged():
                 self._bfd(event)
+
+    def _speaker_lost(self, reason: str) -> None:
+        """End every session; what was learned is kept for the restart time that we offer, since the peers have restarted nothing."""
+        facts = self._state.facts
+        facts.speaker_up, facts.speaker_since, facts.speaker_reason = False, self._state.now, reason
+        self._state.note("speaker.lost", reason=reason)
+        for peer, session in facts.sessions.items():
+            if session.up:
+                keep_s = facts.peers[peer].graceful_restart_s
+                self._down(peer, session, f"ExaBGP: {reason}", None, keep_s=keep_s, families=tuple(Family), ours=True)
 
     def _peer_up(self, event: ev.PeerUp) -> None:
         session = self._state.facts.sessions.get(event.peer)
@@ -174,13 +179,12 @@ class Ingest:
         session.up, session.since, session.open = True, self._state.now, event.open
         session.transitions += 1
         session.learned.clear()
-        self._state.adj_in.begin(event.peer)
+        restart = event.open.graceful_restart
+        preserved = restart.preserved if restart is not None else ()
+        until = self._state.now + self._state.facts.options.peers_learned_ceiling_s
+        self._mark(self._state.adj_in.resume(event.peer, event.open.families, preserved, until))
         if event.peer in self._state.facts.bfd:
             self._mark_peer(event.peer)
-        if self._state.adj_in.count(event.peer):
-            session.sweep_at = self._state.now + self._state.facts.options.peers_learned_ceiling_s
-        else:
-            session.sweep_at = None
         self._state.note(
             "peer.established", peer=str(event.peer), asn=event.open.asn, router_id=str(event.open.router_id)
         )
@@ -194,23 +198,31 @@ class Ingest:
             return
         restart = session.open.graceful_restart if session.open is not None else None
         keep_s = restart.restart_time_s if restart is not None and _outlives(restart, event.notification) else 0
-        self._down(event.peer, session, event.reason, event.notification, keep_s)
+        families = restart.families if restart is not None else ()
+        self._down(event.peer, session, event.reason, event.notification, keep_s=keep_s, families=families)
 
     def _down(
-        self, peer: Address, session: Session, reason: str, notification: Notification | None, keep_s: int
+        self,
+        peer: Address,
+        session: Session,
+        reason: str,
+        notification: Notification | None,
+        *,
+        keep_s: int,
+        families: Collection[Family],
+        ours: bool = False,
     ) -> None:
-        """End a session, whose routes are kept for *keep_s* (RFC 4724 section 4.2)."""
+        """End a session, whose routes of *families* are kept for *keep_s* (RFC 4724 section 4.2); *ours*: our speaker ended it."""
         session.up, session.since = False, self._state.now
         session.reason, session.notification = reason, notification
         session.transitions += 1
         session.learned.clear()
         kept = keep_s > 0
         if kept:
-            session.sweep_at = self._state.now + keep_s
+            self._mark(self._state.adj_in.keep(peer, families, self._state.now + keep_s, ours=ours))
             if peer in self._state.facts.bfd:
                 self._mark_peer(peer)
         else:
-            session.sweep_at = None
             self._mark(self._state.adj_in.clear(peer))
         self._state.note("peer.lost", peer=str(peer), reason=reason, routes_kept_s=keep_s if kept else None)
 
@@ -271,8 +283,6 @@ class Ingest:
         session.learned.add(event.family)
         session.learned_once.add(event.family)
         self._mark(self._state.adj_in.sweep(event.peer, event.family))
-        if set(self._state.facts.peers[event.peer].families) <= session.learned:
-            session.sweep_at = None
 
     # -------------------------------------------------------------- kernel
 
@@ -342,6 +352,7 @@ _BGP_EVENTS = (
     ev.PeerUp,
     ev.PeerDown,
     ev.RoutesLearned,
+    ev.RefreshBegun,
     ev.EndOfRib,
     ev.UpdateMalformed,
     ev.BfdChanged,

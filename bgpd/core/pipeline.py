@@ -76,7 +76,8 @@ class Pipeline:
     def deadline(self) -> float | None:
         """When the next quiet time, sweep or ceiling is over (monotonic seconds); None if none runs."""
         facts = self.state.facts
-        times = [session.sweep_at for session in facts.sessions.values() if session.sweep_at is not None]
+        sweep = self.state.adj_in.deadline()
+        times = [] if sweep is None else [sweep]
         if self.phase is Phase.PEERS and self._started_at is not None:
             times.append(self._started_at + facts.options.peers_learned_ceiling_s)
         restore = self.forwarder.deadline()

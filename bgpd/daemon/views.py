@@ -108,7 +108,7 @@ class DaemonViews:
         session, adj_in = self._state.facts.sessions[address], self._state.adj_in
         ineligible = stale = 0
         for prefix, path_id in adj_in.of_peer(address):
-            stale += adj_in.is_stale(adj_in.paths(prefix)[address, path_id])
+            stale += adj_in.is_stale(prefix, adj_in.paths(prefix)[address, path_id])
             refused = self._state.ineligible.get(prefix, ())
             ineligible += any((path.peer, path.path_id) == (address, path_id) for path, _ in refused)
         opened = session.open

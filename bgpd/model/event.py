@@ -175,9 +175,17 @@ class RoutesLearned(_Event, frozen=True, kw_only=True):
     peer: Address
     withdrawn: tuple[Prefix, ...] = ()
     announced: tuple[Prefix, ...] = ()
+    """Of one family."""
     attributes: Attributes | None = None
     """None if nothing is announced."""
     path_id: int = 0
+
+
+class RefreshBegun(_Event, frozen=True):
+    """The peer begins to send all it has of a family again; what it has not sent when EndOfRib comes is gone (RFC 7313)."""
+
+    peer: Address
+    family: Family
 
 
 class EndOfRib(_Event, frozen=True):
@@ -297,6 +305,7 @@ Event = (
     | PeerUp
     | PeerDown
     | RoutesLearned
+    | RefreshBegun
     | EndOfRib
     | UpdateMalformed
     | BfdChanged

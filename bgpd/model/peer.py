@@ -148,6 +148,8 @@ class GracefulRestart(msgspec.Struct, frozen=True):
     """R bit: the neighbor has restarted."""
     preserved: tuple[Family, ...] = ()
     """Families with the F bit: forwarding state was kept."""
+    families: tuple[Family, ...] = ()
+    """All families of the capability: their routes are kept while the neighbor restarts."""
     notification: bool = False
     """N bit, sent by both: routes outlive a NOTIFICATION, unless that is a hard reset (RFC 8538)."""
 

@@ -342,7 +342,10 @@ def test_any_order_of_the_same_facts_gives_the_same_tables(data: st.DataObject) 
     lanes: list[list[ev.Event]] = [[w.WATCHED]]
     lanes += [[event] for event in (*w.kernel(), *w.store(), ev.StoreSynced(), ev.SpeakerUp())]
     lanes.append(w.session(1, w.learned(w.TOR1, w.BLOCK2), w.learned(w.TOR1, w.BLOCK3, last=65003)))
-    lanes.append(w.session(2, w.learned(w.TOR2, w.BLOCK2), w.learned(w.TOR2, w.P("192.0.2.0/24"))))
+    second = w.session(2, w.learned(w.TOR2, w.BLOCK2), w.learned(w.TOR2, w.P("192.0.2.0/24")), restart_s=120)
+    restarts: list[ev.Event] = [ev.PeerDown(w.TOR2, "connection lost"), *second]
+    refreshes: list[ev.Event] = [ev.RefreshBegun(w.TOR2, Family.IPV4), *second[1:]]
+    lanes.append([*second, *data.draw(st.sampled_from([[], restarts, refreshes]))])
     lanes.append([ev.BfdChanged(w.TOR1, BfdStatus(diagnostic="silence", failed=True)), ev.BfdChanged(w.TOR1, None)])
     lanes.append([ev.BfdChanged(w.TOR2, BfdStatus(diagnostic="silence", failed=True))])
     elsewhere = w.P("192.0.2.0/24")

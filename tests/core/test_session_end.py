@@ -32,7 +32,7 @@ def test_routes_outlive_a_notification_only_where_that_was_agreed(
 ) -> None:
     """RFC 8538: with the N bit of both sides routes are kept over any NOTIFICATION but a hard reset; without it over none."""
     pipeline = w.feed(Pipeline(), [w.CONFIGURED, *w.kernel(), *w.store(), ev.StoreSynced(), ev.SpeakerUp()])
-    opened = replace(w.opened(1), graceful_restart=GracefulRestart(120, notification=agreed))
+    opened = replace(w.opened(1), graceful_restart=GracefulRestart(120, families=(Family.IPV4,), notification=agreed))
     w.feed(pipeline, [ev.PeerUp(w.TOR1, opened), NATIVE, ev.EndOfRib(w.TOR1, Family.IPV4), *w.session(2)])
     assert RouteKey(w.BLOCK2) in pipeline.tables.kernel
 

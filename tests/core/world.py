@@ -53,7 +53,7 @@ WATCHED = msgspec.structs.replace(
 
 
 def opened(number: int, restart_s: int = 0) -> SessionOpen:
-    restart = GracefulRestart(restart_s, preserved=(Family.IPV4,)) if restart_s else None
+    restart = GracefulRestart(restart_s, preserved=(Family.IPV4,), families=(Family.IPV4,)) if restart_s else None
     return SessionOpen(
         asn=65100 + number,
         router_id=A(f"10.255.0.{number}"),

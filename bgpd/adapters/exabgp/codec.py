@@ -840,10 +840,15 @@ def _pairs(data: bytes, step: int) -> list[tuple[int, bytes]]:
 
 def _graceful(value: bytes) -> GracefulRestart:
     """Read the capability (RFC 4724 section 3): R is the top bit of the first byte, N (RFC 8538) the next, F that of each family's last."""
-    preserved = [
-        _FAMILIES[value[at + 1]]
+    flags = {
+        _FAMILIES[value[at + 1]]: value[at + 3]
         for at in range(2, len(value) - 3, 4)
-        if value[at] == 0 and value[at + 1] in _FAMILIES and value[at + 2] == _UNICAST and value[at + 3] & 0x80
-    ]
-    time_s = int.from_bytes(value[:2], "big") & 0xFFF
-    return GracefulRestart(time_s, bool(value[0] & 0x80), tuple(preserved), notification=bool(value[0] & 0x40))
+        if value[at] == 0 and value[at + 1] in _FAMILIES and value[at + 2] == _UNICAST
+    }
+    return GracefulRestart(
+        restart_time_s=int.from_bytes(value[:2], "big") & 0xFFF,
+        restarting=bool(value[0] & 0x80),
+        preserved=tuple(family for family, bits in flags.items() if bits & 0x80),
+        families=tuple(flags),
+        notification=bool(value[0] & 0x40),
+    )

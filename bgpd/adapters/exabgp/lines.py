@@ -239,12 +239,16 @@ def _stock_open(message: dict[str, Any]) -> Opened:
         elif name == "enhanced-route-refresh":
             enhanced = True
         elif name == "graceful restart":
-            flags = capability["address-family-flags"].items()
-            kept = (_FAMILIES.get(tuple(item.split("/"))) for item, labels in flags if "restart" in labels)
+            flags = {
+                _FAMILIES[tuple(item.split("/"))]: labels
+                for item, labels in capability["address-family-flags"].items()
+                if tuple(item.split("/")) in _FAMILIES
+            }
             graceful = GracefulRestart(
-                capability["time"],
-                "forwarding" in capability["restart-flags"],
-                tuple(family for family in kept if family is not None),
+                restart_time_s=capability["time"],
+                restarting="forwarding" in capability["restart-flags"],
+                preserved=tuple(family for family, labels in flags.items() if "restart" in labels),
+                families=tuple(flags),
             )
     answer = SessionOpen(
         asn=asn,
@@ -265,23 +269,23 @@ def _stock_update(peer: Address, message: dict[str, Any]) -> list[Learned]:
     update = message["update"]
     attributes = update.get("attribute", {})
     withdrawn: dict[int, list[Prefix]] = {}
-    announced: dict[tuple[int, Address, Address | None], list[Prefix]] = {}
+    announced: dict[_Hops, list[Prefix]] = {}
     for family, routes in update.get("withdraw", {}).items():
         if tuple(family.split(" ")) in _FAMILIES:
             for route in routes:
                 withdrawn.setdefault(_path_id(route), []).append(Prefix.parse(route["nlri"]))
     for family, hops in update.get("announce", {}).items():
         if tuple(family.split(" ")) in _FAMILIES:
-            _stock_announced(hops, announced)
+            _stock_announced(_FAMILIES[tuple(family.split(" "))], hops, announced)
     events: list[Learned] = []
     if "error" in attributes or attributes.get("origin") == "invalid":
         events.append(UpdateMalformed(peer, Treatment.WITHDRAW, "ExaBGP found an attribute malformed"))
-        for (path_id, _, _), prefixes in announced.items():
+        for (_, path_id, _, _), prefixes in announced.items():
             withdrawn.setdefault(path_id, []).extend(prefixes)
         announced.clear()
-    again = {(path_id, prefix) for (path_id, _, _), prefixes in announced.items() for prefix in prefixes}
+    again = {(path_id, prefix) for (_, path_id, _, _), prefixes in announced.items() for prefix in prefixes}
     learned: list[Learned] = []
-    for (path_id, hop, second), prefixes in announced.items():
+    for (_, path_id, hop, second), prefixes in announced.items():
         gone = tuple(prefix for prefix in withdrawn.pop(path_id, []) if (path_id, prefix) not in again)
         learned.append(
             RoutesLearned(
@@ -302,8 +306,12 @@ def _path_id(route: dict[str, Any]) -> int:
     return int(Address.parse(route["path-information"])) if "path-information" in route else 0
 
 
+_Hops = tuple[Family, int, Address, Address | None]
+"""Family, path id and next hops that prefixes share."""
+
+
 def _stock_announced(
-    hops: dict[str, list[dict[str, Any]]], announced: dict[tuple[int, Address, Address | None], list[Prefix]]
+    family: Family, hops: dict[str, list[dict[str, Any]]], announced: dict[_Hops, list[Prefix]]
 ) -> None:
     """Sort routes by path id and next hops: ExaBGP prints a route with a link-local second next hop under each of the two."""
     addresses = [Address.parse(hop) for hop in hops]
@@ -315,7 +323,7 @@ def _stock_announced(
             continue
         for route in routes:
             pair = second if hop != second else None
-            announced.setdefault((_path_id(route), hop, pair), []).append(Prefix.parse(route["nlri"]))
+            announced.setdefault((family, _path_id(route), hop, pair), []).append(Prefix.parse(route["nlri"]))
 
 
 def _stock_attributes(message: dict[str, Any], hop: Address, second: Address | None) -> Attributes:

@@ -28,7 +28,7 @@ from bgpd.adapters.exabgp.lines import (
     UpdateReceived,
 )
 from bgpd.adapters.exabgp.notification import CEASE, HARD_RESET, explain
-from bgpd.model.event import EndOfRib, Event, PeerDown, PeerUp, Treatment, UpdateMalformed
+from bgpd.model.event import EndOfRib, Event, PeerDown, PeerUp, RefreshBegun, Treatment, UpdateMalformed
 from bgpd.model.peer import Notification, Peer, SessionOpen
 from bgpd.model.prefix import Address, Family
 
@@ -105,6 +105,9 @@ class Source:
                 self._notifications[peer] = notification
             case Trouble(peer, reason):
                 await self._trouble(peer, reason)
+            case RefreshReceived(peer, family, 1) if family is not None and peer in self.sessions:
+                self._refreshing.add((peer, family))
+                await self._deliver(RefreshBegun(peer, family))
             case RefreshReceived(peer, family, 2) if family is not None and (peer, family) in self._refreshing:
                 self._refreshing.discard((peer, family))
                 await self._deliver(EndOfRib(peer, family))

@@ -1,12 +1,13 @@
-"""The adj-rib-ins of all peers, by prefix and by peer, with generations for graceful restart (RFC 4724) and refresh (RFC 7313).
+"""The adj-rib-ins of all peers, by prefix and by peer, and which entries are stale (RFC 4724 section 4.2, RFC 7313 section 4).
 
-A session that comes up begins a generation. What an older generation left is *stale*: still used, until it is sent again,
-or swept at End-of-RIB or when its time is over. A withdrawal, and a sweep, cost the routes concerned only.
+A peer's routes of a family belong to a generation. What an older generation left is *stale*: still used, until it is sent again, or swept
+at End-of-RIB or when its time is over. A session's end begins a generation (:meth:`AdjIn.keep`), and so does a refresh. A withdrawal, and
+a sweep, cost the routes concerned only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -18,7 +19,7 @@ PathKey = tuple[Address, int]
 
 
 class Path(msgspec.Struct, frozen=True, cache_hash=True):
-    """An entry: the attributes that *peer* sent for a prefix, when they came, and in which generation of its session."""
+    """An entry: the attributes that *peer* sent for a prefix, when they came, and in which generation of its routes."""
 
     peer: Address
     path_id: int
@@ -27,23 +28,115 @@ class Path(msgspec.Struct, frozen=True, cache_hash=True):
     generation: int
 
 
+class _Stale(msgspec.Struct):
+    """That a peer may have stale routes: of which families, and until when (monotonic seconds) at the latest."""
+
+    families: set[Family]
+    until: float
+    ours: bool
+    """The session ended because our speaker did: the peer has restarted nothing."""
+
+
 class AdjIn:
-    """Owns every learned path, indexed by prefix and by peer, and each peer's current generation."""
+    """Owns every learned path, indexed by prefix and by peer, and all that makes one stale."""
 
     def __init__(self) -> None:
         self._paths: dict[Prefix, dict[PathKey, Path]] = {}
         self._of_peer: dict[Address, dict[tuple[Prefix, int], None]] = {}
-        self._generation: dict[Address, int] = {}
+        self._generation: dict[tuple[Address, Family], int] = {}
+        self._latest = 0
+        self._stale: dict[Address, _Stale] = {}
 
-    def begin(self, peer: Address) -> None:
-        """Begin a generation: all that *peer* sent so far is stale from now on."""
-        self._generation[peer] = self._generation.get(peer, 0) + 1
+    # -------------------------------------------------------------- what is stale
+
+    def keep(self, peer: Address, families: Collection[Family], until: float, *, ours: bool = False) -> list[Prefix]:
+        """Keep the routes of a session that has ended, as stale ones, *until* then; returns the prefixes of those that go.
+
+        Routes of other *families* go, and so do those that were stale already, so that consecutive restarts keep none for ever (RFC 4724
+        section 4.2); not so if the end was *ours*.
+        """
+        gone = [] if ours else self.sweep(peer)
+        gone += self._drop(peer, [entry for entry in self._of_peer.get(peer, {}) if entry[0].family not in families])
+        self._stale[peer] = _Stale(set(), until, ours)
+        for family in families:
+            self._begin(peer, family)
+        self._settle(peer)
+        return gone
+
+    def resume(
+        self, peer: Address, families: Collection[Family], preserved: Collection[Family], until: float
+    ) -> list[Prefix]:
+        """Begin a session that carries *families*; what was kept stays stale *until* then at the latest.
+
+        Returns the prefixes of what goes at once: what the session does not carry, and after a restart of the peer what it did not
+        preserve (the F bit of RFC 4724 section 4.2).
+        """
+        stale = self._stale.get(peer)
+        kept = set(families) if stale is None or stale.ours else set(families) & set(preserved)
+        gone = self._drop(peer, [entry for entry in self._of_peer.get(peer, {}) if entry[0].family not in kept])
+        if stale is None:
+            self._stale[peer] = _Stale(set(), until, ours=False)
+            for family in families:
+                self._begin(peer, family)
+        else:
+            stale.until = until
+            stale.families &= kept
+        self._settle(peer)
+        return gone
+
+    def refresh(self, peer: Address, family: Family, until: float) -> None:
+        """Begin a refresh: all of *family* that *peer* does not send again is swept at its end, or *until* then (RFC 7313)."""
+        stale = self._stale.setdefault(peer, _Stale(set(), until, ours=False))
+        stale.until = max(stale.until, until)
+        self._begin(peer, family)
+        self._settle(peer)
+
+    def sweep(self, peer: Address, family: Family | None = None) -> list[Prefix]:
+        """Forget the stale paths of *peer* (of one *family*, or of all); returns their prefixes. O(1) where none is stale."""
+        stale = self._stale.get(peer)
+        families = stale.families & {family} if stale is not None and family is not None else set(Family)
+        if stale is None or not families:
+            return []
+        stale.families -= families
+        self._settle(peer)
+        return self._drop(
+            peer,
+            [
+                entry
+                for entry in self._of_peer.get(peer, {})
+                if entry[0].family in families and self.is_stale(entry[0], self._paths[entry[0]][peer, entry[1]])
+            ],
+        )
+
+    def is_stale(self, prefix: Prefix, path: Path) -> bool:
+        return path.generation != self._generation.get((path.peer, prefix.family), 0)
+
+    def due(self, now: float) -> list[Address]:
+        """Return the peers whose stale routes' time is over."""
+        return [peer for peer, stale in self._stale.items() if stale.until <= now]
+
+    def deadline(self) -> float | None:
+        """When the first such time is over (monotonic seconds)."""
+        return min((stale.until for stale in self._stale.values()), default=None)
+
+    def _begin(self, peer: Address, family: Family) -> None:
+        self._latest += 1
+        self._generation[peer, family] = self._latest
+        self._stale[peer].families.add(family)
+
+    def _settle(self, peer: Address) -> None:
+        """Forget that *peer* may have stale routes, where it has none at all."""
+        stale = self._stale.get(peer)
+        if stale is not None and not (stale.families and self._of_peer.get(peer)):
+            del self._stale[peer]
+
+    # -------------------------------------------------------------- routes
 
     def learn(
-        self, peer: Address, path_id: int, prefixes: Iterable[Prefix], attributes: Attributes, now: float
+        self, peer: Address, path_id: int, prefixes: Sequence[Prefix], attributes: Attributes, now: float
     ) -> list[Prefix]:
-        """Store an announcement; returns the prefixes whose attributes differ from before."""
-        generation = self._generation.get(peer, 0)
+        """Store an announcement of *prefixes* of one family; returns those whose attributes differ from before."""
+        generation = self._generation.get((peer, prefixes[0].family), 0)
         mine = self._of_peer.setdefault(peer, {})
         key = (peer, path_id)
         fresh = Path(peer, path_id, attributes, now, generation)
@@ -70,27 +163,15 @@ class AdjIn:
                 gone.append(prefix)
         return gone
 
-    def sweep(self, peer: Address, family: Family | None = None) -> list[Prefix]:
-        """Forget the stale paths of *peer* (of one *family*, or of all); returns their prefixes."""
-        generation = self._generation.get(peer, 0)
-        stale = [
-            (prefix, path_id)
-            for prefix, path_id in self._of_peer.get(peer, {})
-            if (family is None or prefix.family is family)
-            and self._paths[prefix][peer, path_id].generation != generation
-        ]
-        return self._drop(peer, stale)
-
     def clear(self, peer: Address, family: Family | None = None) -> list[Prefix]:
         """Forget all of *peer* (of one *family*, or of all); returns the prefixes it had."""
         mine = self._of_peer.get(peer, {})
-        return self._drop(peer, [entry for entry in mine if family is None or entry[0].family is family])
+        gone = self._drop(peer, [entry for entry in mine if family is None or entry[0].family is family])
+        self._settle(peer)
+        return gone
 
     def paths(self, prefix: Prefix) -> Mapping[PathKey, Path]:
         return self._paths.get(prefix, {})
-
-    def is_stale(self, path: Path) -> bool:
-        return path.generation != self._generation.get(path.peer, 0)
 
     def prefixes(self) -> Iterable[Prefix]:
         return self._paths.keys()

@@ -216,7 +216,7 @@ def test_an_open_is_read_with_its_capabilities() -> None:
     assert (Family.IPV4, Family.IPV6) == opened.open.families
     assert opened.open.route_refresh
     assert opened.open.enhanced_refresh
-    assert GracefulRestart(120, True, (Family.IPV4,)) == opened.open.graceful_restart
+    assert GracefulRestart(120, True, (Family.IPV4,), (Family.IPV4, Family.IPV6)) == opened.open.graceful_restart
 
 
 def test_an_open_without_capabilities_means_ipv4() -> None:

@@ -227,4 +227,4 @@ def test_the_swapped_graceful_restart_labels_are_put_right() -> None:
         opened.route_refresh,
         opened.enhanced_refresh,
     )
-    assert GracefulRestart(30, False, (Family.IPV4,)) == opened.graceful_restart
+    assert GracefulRestart(30, False, (Family.IPV4,), (Family.IPV4,)) == opened.graceful_restart
