@@ -1,6 +1,8 @@
 """The one reconciler: drives a target's actual state to the desired state of its table, key by key.
 
-Work is the keys that changed, drifted, or whose retry is due: never a scan of all, but for the one full comparison when the gate opens.
+Work is the keys that changed, drifted, or whose retry is due: never a scan of all, but for the one full comparison when the gate opens
+and the periodic one (``recheck``), which is sliced. A key that others keep changing back is repaired ever more slowly
+(core/reconcile/contest.py).
 Law 3: while the gate is shut it adds what is missing, and neither changes nor removes what is there. A key that the target
 refuses is retried with back-off and holds up no other. Order within a batch is core/reconcile/order.py's.
 """
@@ -14,6 +16,7 @@ from typing import Generic, Protocol, TypeVar
 import msgspec
 
 from bgpd.core.reconcile.backoff import Backoff, Failure
+from bgpd.core.reconcile.contest import FIRST_WAIT_S, WINDOW_S, Contest, Standing
 from bgpd.core.reconcile.order import arrange
 from bgpd.flow.table import Table
 from bgpd.model.notice import Notice
@@ -23,6 +26,8 @@ V = TypeVar("V")
 
 BATCH_CHANGES = 5000
 """Changes applied in one go: some 25 ms of kernel work, after which newer wishes are looked at first."""
+SLICE_KEYS = 10_000
+"""Keys compared between two turns of the event loop, by the periodic comparison: some 3 ms."""
 
 
 class Target(Protocol[K, V]):
@@ -57,6 +62,7 @@ class Reconciler(Generic[K, V]):
         self.table = table
         self.target = target
         self.failures: Backoff[K] = Backoff()
+        self.contest: Contest[K] = Contest()
         self._clock = clock
         self._gate = gate
         self._prepare = prepare
@@ -71,6 +77,39 @@ class Reconciler(Generic[K, V]):
         """Look at *keys* again: the target says that they changed without us."""
         self._waiting.update(dict.fromkeys(keys))
         self._wake.set()
+
+    def meddled(self, keys: Mapping[K, str]) -> None:
+        """Look at *keys* again: others changed them, and the value says who (empty: nobody, the target did by itself)."""
+        now = self._clock()
+        fresh: list[tuple[K, Standing]] = []
+        for key, by in keys.items():
+            standing = self.contest.changed(key, by, now) if by else None
+            if standing is None or not standing.wait_s:
+                continue
+            self.failures.hold(key, contested(standing), now, standing.wait_s)
+            if standing.wait_s == FIRST_WAIT_S:
+                fresh.append((key, standing))
+        if fresh:  # one notice, however many keys another is after
+            key, standing = fresh[0]
+            fields: dict[str, str | float | bool | None] = {"key": describe(key), "by": standing.by, "keys": len(fresh)}
+            self._notice(Notice("fib.contested", {**fields, "changes": standing.changes, "window_s": WINDOW_S}))
+        self.drifted(keys)
+
+    async def recheck(self) -> int:
+        """Compare all that is desired with all that is there; what differs is looked at again. Returns how many keys do.
+
+        O(all), in slices between which the loop runs.
+        """
+        desired = [key for key, _ in self.table.items()]
+        keys = [*desired, *(key for key in list(self.target.actual) if key not in self.table)]
+        differing: list[K] = []
+        for start in range(0, len(keys), SLICE_KEYS):
+            slice_ = keys[start : start + SLICE_KEYS]
+            differing += [key for key in slice_ if self.table.get(key) != self.target.actual.get(key)]
+            await asyncio.sleep(0)
+        if differing:
+            self.drifted(differing)
+        return len(differing)
 
     def wake(self) -> None:
         """Look whether the gate has opened."""
@@ -132,6 +171,11 @@ class Reconciler(Generic[K, V]):
                 self.failures.succeeded(key)
             elif self.failures.failed(key, reason, now):
                 self._notice(Notice(f"{self.target.name}.refused", {"key": describe(key), "reason": reason}))
+
+
+def contested(standing: Standing) -> str:
+    """Say that a key is fought over."""
+    return f"contested: {standing.by} changed it, {standing.changes} changes by others so far"
 
 
 def describe(key: Hashable) -> str:

@@ -15,7 +15,7 @@ removed from the kernel on the way out.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -40,7 +40,7 @@ from bgpd.api.server import Server, SocketUnusable
 from bgpd.config.schema import Config, SpeakerMode
 from bgpd.core.ipam.block import Refused as NoAddress
 from bgpd.core.pipeline import Pipeline
-from bgpd.daemon import loop
+from bgpd.daemon import compare, loop
 from bgpd.daemon.record import Recorder
 from bgpd.daemon.views import DaemonViews
 from bgpd.flow.inbox import Inbox
@@ -174,7 +174,10 @@ class Daemon:
     async def _run_kernel(self) -> None:
         await self._kernel.open()
         try:
-            await self._kernel.run()
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._kernel.run())
+                every_s = self._config.kernel.compare_s
+                tasks.create_task(compare.run(self._kernel, self._kernel_reconciler, every_s, self._notice))
         finally:
             await self._kernel.close()
 
@@ -204,8 +207,8 @@ class Daemon:
 
     # -------------------------------------------------------------- seams
 
-    def _kernel_drifted(self, keys: Iterable[KernelKey]) -> None:
-        self._kernel_reconciler.drifted(keys)
+    def _kernel_drifted(self, keys: Mapping[KernelKey, str]) -> None:
+        self._kernel_reconciler.meddled(keys)
 
     def _adopt(self, keys: Iterable[KernelKey]) -> None:
         desired = ((key, self._pipeline.tables.kernel.get(key)) for key in keys if isinstance(key, RouteKey))

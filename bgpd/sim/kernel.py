@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -73,7 +73,7 @@ class FakeKernel:
     def __init__(
         self,
         deliver: Callable[[Event], Awaitable[None]],
-        drifted: Callable[[Iterable[KernelKey]], None],
+        drifted: Callable[[Mapping[KernelKey, str]], None],
         protocol: int = PROTOCOL,
     ) -> None:
         self.deliver = deliver
@@ -91,7 +91,9 @@ class FakeKernel:
         self._next_group = NEXTHOP_ID_FIRST
         self._opened = False
         self._news: deque[Event] = deque()
-        self._stirred: dict[KernelKey, None] = {}
+        self._stirred: dict[KernelKey, str] = {}
+        self._missed: dict[KernelKey, str] = {}
+        """Changes by others that nobody told of: found by comparing."""
         self._wake = asyncio.Event()
 
     # -------------------------------------------------------------- the target
@@ -118,10 +120,7 @@ class FakeKernel:
             self._wake.clear()
             while self._news:
                 await self.deliver(self._news.popleft())
-            stirred = list(self._stirred)
-            self._stirred.clear()
-            if stirred:
-                self.drifted(stirred)
+            self._report()
 
     def adopt(self, desired: Iterable[tuple[RouteKey, KernelRoute]]) -> None:
         """Bind unnamed groups to the desired groups whose routes already point to them."""
@@ -154,6 +153,13 @@ class FakeKernel:
             if isinstance(key, DeviceKey):
                 self._device(key.name, value)
         return failed
+
+    async def compare(self) -> int:
+        """Find what changed without being told; returns how many keys."""
+        await asyncio.sleep(0)
+        self._stirred.update(self._missed)
+        self._missed.clear()
+        return self._report()
 
     async def close(self) -> None:
         self._opened = False
@@ -237,10 +243,13 @@ class FakeKernel:
         if self._foreign.pop((prefix, metric), None) is not None:
             self._tell(ForeignRouteRemoved(prefix=prefix, metric=metric))
 
-    def remove(self, key: KernelKey) -> None:
-        """Remove an object of ours, as another would."""
+    def remove(self, key: KernelKey, *, told: bool = True) -> None:
+        """Remove an object of ours, as another would; without *told* only a comparison finds it."""
         if key in self.actual:
-            self._stir(key)
+            if told:
+                self._stir(key, "another")
+            else:
+                self._missed[key] = ""
             self._drop(key)
             if isinstance(key, DeviceKey) and key.name in self._links:
                 self.remove_link(key.name)
@@ -312,7 +321,8 @@ class FakeKernel:
 
     def _flush(self, device: str) -> None:
         for leg in [key for key in self.actual if isinstance(key, Leg) and key.device == device]:
-            self.remove(leg)
+            self._stir(leg)
+            self._drop(leg)
         for (prefix, metric), hops in list(self._foreign.items()):
             left = tuple(hop for hop in hops if hop[0] != device)
             if left and left != hops:
@@ -340,10 +350,16 @@ class FakeKernel:
             self._news.append(event)
             self._wake.set()
 
-    def _stir(self, key: KernelKey) -> None:
+    def _stir(self, key: KernelKey, by: str = "") -> None:
         if self._opened:
-            self._stirred[key] = None
+            self._stirred[key] = by
             self._wake.set()
+
+    def _report(self) -> int:
+        stirred, self._stirred = self._stirred, {}
+        if stirred:
+            self.drifted(stirred)
+        return len(stirred)
 
 
 def _is_ipv4(leg: Leg) -> bool:

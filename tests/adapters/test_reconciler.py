@@ -184,3 +184,74 @@ def test_describe_writes_keys_for_people() -> None:
     assert "10.0.0.0/8" == describe(RouteKey(Prefix.parse("10.0.0.0/8")))
     assert "eth0 10.0.0.1" == describe(Leg("eth0", Address.parse("10.0.0.1")))
     assert "10.0.0.1 10.0.0.0/8" == describe((Address.parse("10.0.0.1"), Prefix.parse("10.0.0.0/8")))
+
+
+def test_a_key_that_others_keep_changing_is_repaired_ever_more_slowly() -> None:
+    """The first changes by another are repaired at once; then the key waits, is told of once, and others are not held up."""
+    bench = Bench(Shelf())
+
+    def desire() -> None:
+        bench.table.set("a", 1)
+        bench.table.set("b", 1)
+
+    def meddle() -> None:
+        bench.shelf.actual.pop("a", None)
+        bench.reconciler.meddled({"a": "BIRD", "ghost": ""})
+
+    def held() -> None:
+        assert "a" not in bench.shelf.actual
+        failure = bench.reconciler.failure("a")
+        assert failure is not None
+        assert "contested: BIRD changed it, 4 changes by others so far" == failure.reason
+        bench.table.set("b", 2)
+
+    def later() -> None:
+        assert {"b": 2} == bench.shelf.actual
+        bench.now = 1.0
+
+    scenario(bench, desire, meddle, meddle, meddle, meddle, held, later)
+
+    assert {"a": 1, "b": 2} == bench.shelf.actual
+    assert ["fib.contested"] == [notice.name for notice in bench.notices]
+    assert {"key": "a", "by": "BIRD", "keys": 1} == {
+        name: bench.notices[0].fields[name] for name in ("key", "by", "keys")
+    }
+
+
+def test_what_the_target_did_by_itself_is_no_fight() -> None:
+    """Changes without an author are repaired at once, however often they come."""
+    bench = Bench(Shelf())
+
+    def desire() -> None:
+        bench.table.set("a", 1)
+
+    def flap() -> None:
+        bench.shelf.actual.pop("a", None)
+        bench.reconciler.meddled({"a": ""})
+
+    scenario(bench, desire, *[flap] * 10)
+
+    assert {"a": 1} == bench.shelf.actual
+    assert [] == bench.notices
+
+
+def test_recheck_finds_what_nobody_told_of() -> None:
+    """The periodic comparison mends what differs without a word, and writes nothing where nothing does."""
+    bench = Bench(Shelf(stray=1))
+
+    async def play() -> None:
+        task = asyncio.ensure_future(bench.reconciler.run())
+        bench.table.set("a", 1)
+        await bench.settle()
+        bench.shelf.writes.clear()
+        assert 0 == await bench.reconciler.recheck()
+        await bench.settle()
+        assert [] == bench.shelf.writes
+        bench.shelf.actual = {"stray": 1}
+        assert 2 == await bench.reconciler.recheck()
+        await bench.settle()
+        task.cancel()
+
+    asyncio.run(play())
+
+    assert {"a": 1} == bench.shelf.actual

@@ -221,13 +221,16 @@ def put_route(  # noqa: PLR0917 - on the way of every route: keywords cost a ten
     protocol: int,
     flags: int,
     hops: Sequence[tuple[int, Leg, int]] = (),
+    *,
+    metrics: bool = False,
 ) -> bytes:
     """A route by nexthop id or by *hops* (interface index, leg, weight), or one that drops.
 
-    *flags*: CREATE or REPLACE, never PUT: the key may be another's.
+    *flags*: CREATE or REPLACE, never PUT: the key may be another's. *metrics*: say the MTU even if it is 0. Without, the kernel takes
+    whatever route it finds with the same nexthop id as a model, with that one's MTU (net/ipv4/fib_semantics.c: fib_find_info_nh).
     """
     network = key.prefix >> 8
-    plain = not (key.metric or value.source is not None or value.mtu_bytes or hops)
+    plain = not (key.metric or value.source is not None or value.mtu_bytes or hops or metrics)
     if plain and value.kind is RouteKind.UNICAST and 0 < network <= _LAST_V4:
         # fmt: off
         return _PUT_ROUTE_V4.pack(
@@ -247,7 +250,7 @@ def put_route(  # noqa: PLR0917 - on the way of every route: keywords cost a ten
         attributes += _hops(hops, key.prefix.family)
     elif value.kind is RouteKind.UNICAST:
         attributes += _u32(_RTA_NH_ID, nexthop_id)
-    if value.mtu_bytes:
+    if value.mtu_bytes or metrics:
         attributes += _attribute(_RTA_METRICS, _u32(_RTAX_MTU, value.mtu_bytes))
     kind = TYPE_OF_KIND[value.kind]
     return _route(

@@ -62,6 +62,8 @@ class Mirror:
         """Groups that are not of our type (multipath or resilient): made by a run with other settings."""
         self._drifted: dict[KernelKey, KernelValue | None] = {}
         """Key to what it was before."""
+        self.touched: set[RouteKey] | None = None
+        """While a comparison reads (else None): routes that changed meanwhile, of which its reading may be older than we are."""
 
     def take_drifted(self) -> list[KernelKey]:
         """Return the keys that others changed since the last call; not those that are again as they were."""
@@ -74,6 +76,10 @@ class Mirror:
 
     def knows(self, number: int) -> bool:
         return number in self._keys
+
+    def key(self, number: int) -> Leg | GroupKey | None:
+        """Return what a nexthop id of ours stands for."""
+        return self._keys.get(number)
 
     def adoptable(self, found: GroupKey) -> bool:
         """Whether a group was found in the kernel, has no name yet, and is of our type."""
@@ -163,14 +169,17 @@ class Mirror:
 
     def observe_route(self, entry: RouteEntry) -> None:
         key = self.key_of(entry)
-        if key is None:
-            return
+        if key is not None:
+            self._observe(key, self.value_of(entry))
+
+    def value_of(self, entry: RouteEntry) -> KernelRoute:
+        """Read a route of ours as a value."""
         kind = KIND_OF_TYPE[entry.type]
         group: GroupKey | None = None
         if kind is RouteKind.UNICAST and entry.nexthop_id:
             named = self._keys.get(entry.nexthop_id)
             group = named if isinstance(named, GroupKey) else GroupKey(f"{UNBOUND}{entry.nexthop_id}")
-        self._observe(key, KernelRoute(kind, group, entry.source, entry.mtu_bytes))
+        return KernelRoute(kind, group, entry.source, entry.mtu_bytes)
 
     def forget_route(self, entry: RouteEntry) -> None:
         key = self.key_of(entry)
@@ -249,6 +258,8 @@ class Mirror:
 
     def _store_route(self, key: RouteKey, value: KernelValue | None) -> None:
         """As ``_store``: on the way of every route."""
+        if self.touched is not None:
+            self.touched.add(key)
         if value is None:
             before = self.actual.pop(key, None)
         else:
@@ -316,6 +327,12 @@ class Mirror:
     def _members_of(self, group: Group) -> dict[int, int]:
         weights = group.weights or (1,) * len(group.legs)
         return {self.ids[leg]: weight for leg, weight in zip(group.legs, weights, strict=True) if leg in self.ids}
+
+
+def neighbour_key(entry: NeighbourEntry) -> NeighbourKey | FdbKey | None:
+    """Return the key of an entry on our device."""
+    read = _neighbour(entry)
+    return None if read is None else read[0]
 
 
 def _neighbour(entry: NeighbourEntry) -> tuple[NeighbourKey, Neighbour] | tuple[FdbKey, Fdb] | None:

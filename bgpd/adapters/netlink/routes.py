@@ -17,12 +17,13 @@ import asyncio
 import contextlib
 import errno
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Final, assert_never
 
-from bgpd.adapters.netlink import encode, links
+from bgpd.adapters.netlink import encode, links, protocols
 from bgpd.adapters.netlink.encode import NeighbourEntry, NexthopEntry, RouteEntry
-from bgpd.adapters.netlink.mirror import Mirror
+from bgpd.adapters.netlink.mirror import Mirror, neighbour_key
 from bgpd.adapters.netlink.monitor import GROUPS, Surroundings
 from bgpd.adapters.netlink.options import DEFAULTS, KernelOptions
 from bgpd.adapters.netlink.socket import (
@@ -78,7 +79,7 @@ class Kernel:
     def __init__(
         self,
         deliver: Callable[[Event], Awaitable[None]],
-        drifted: Callable[[Iterable[KernelKey]], None],
+        drifted: Callable[[Mapping[KernelKey, str]], None],
         options: KernelOptions = DEFAULTS,
     ) -> None:
         self.actual: dict[KernelKey, KernelValue]
@@ -93,6 +94,8 @@ class Kernel:
         self._lock = asyncio.Lock()
         self._delivery = asyncio.Lock()
         self._outgoing: deque[Event] = deque()
+        self._meddlers: dict[KernelKey, str] = {}
+        """Who changed what is ours, since the last report."""
         self._next_id = NEXTHOP_ID_FIRST
         self._lost = False
         self._read_at = float("-inf")
@@ -161,7 +164,7 @@ class Kernel:
         """
         if not self._opened.is_set():
             await self._opened.wait()
-            self._drifted([key for key, _ in changes])
+            self._drifted({key: "" for key, _ in changes})
             return {}
         failed: dict[KernelKey, str] = {}
         async with self._lock:
@@ -186,6 +189,27 @@ class Kernel:
         await self._hand_over()
         self._report()
         return failed
+
+    async def compare(self) -> int:
+        """Read again all that is ours, beside what goes on, and report what differs as drift; returns how many keys do.
+
+        Routes are read by a socket of their own, in chunks, without keeping ``apply`` waiting. Only if one differs that nobody touched
+        meanwhile is everything read again with nothing else going on. Raises OSError if a socket fails.
+        """
+        async with self._lock:
+            await self._catch_up()
+            await self._read_links()
+            await self._read_nexthops()
+            await self._read_neighbours()
+            self._outgoing.extend(self._around.take_events())
+        if await self._routes_differ():
+            async with self._lock:
+                await self._catch_up()
+                self._lost = True
+                await self._resync()
+            self._listener.wake()  # if the tables changed under it, run reads again
+        await self._hand_over()
+        return self._report()
 
     async def close(self) -> None:
         """Close the sockets. What is in the kernel stays."""
@@ -270,8 +294,12 @@ class Kernel:
             number = self._mirror.ids.get(value.group, 0)
             if not number:
                 return f"no group {value.group.name}"
-        flags = encode.REPLACE if key in self.actual else encode.CREATE
-        return encode.put_route(key, value, number, self._protocol, flags)
+        before = self.actual.get(key)
+        if before is None:
+            return encode.put_route(key, value, number, self._protocol, encode.CREATE)
+        assert type(before) is KernelRoute
+        other_mtu = before.mtu_bytes != value.mtu_bytes
+        return encode.put_route(key, value, number, self._protocol, encode.REPLACE, metrics=other_mtu)
 
     def _leg(self, leg: Leg, index: int) -> bytes | str:
         number = self._id(leg)
@@ -367,12 +395,7 @@ class Kernel:
     async def _read_all(self, *, routes: bool) -> None:
         """Read everything; our own routes only with *routes*: after link events they follow from the nexthops that are left."""
         await self._read_links()
-        read = self._socket.dump
-        nexthops = await read(
-            encode.dump_nexthops(), lambda _, data, start, end: encode.decode_nexthop(data, start, end)
-        )
-        self._around.read_nexthops(nexthops)
-        self._mirror.read_nexthops((entry, self._device_of(entry)) for entry in nexthops if self._is_ours(entry))
+        await self._read_nexthops()
         await self._read_neighbours()
 
         def decode(_: int, data: bytes, start: int, end: int) -> RouteEntry | None:
@@ -380,13 +403,50 @@ class Kernel:
                 return None
             return encode.decode_route(data, start, end)
 
-        found = [entry for family in Family for entry in await read(encode.dump_routes(family), decode)]
+        found = [entry for family in Family for entry in await self._socket.dump(encode.dump_routes(family), decode)]
         self._around.read_routes(entry for entry in found if entry.protocol != self._protocol)
         if routes:
             self._mirror.read_routes(entry for entry in found if entry.protocol == self._protocol)
         self._outgoing.extend(self._around.take_events())
         self._around.unsure = self._lost = False
         self._read_at = asyncio.get_running_loop().time()
+
+    async def _read_nexthops(self) -> None:
+        nexthops = await self._socket.dump(
+            encode.dump_nexthops(), lambda _, data, start, end: encode.decode_nexthop(data, start, end)
+        )
+        self._around.read_nexthops(nexthops)
+        self._mirror.read_nexthops((entry, self._device_of(entry)) for entry in nexthops if self._is_ours(entry))
+
+    async def _routes_differ(self) -> bool:
+        """Compare our routes in the kernel with the mirror, leaving out those that change meanwhile."""
+        seen: set[RouteKey] = set()
+        suspects: set[RouteKey] = set()
+        mirror, actual = self._mirror, self.actual
+
+        def look(_: int, data: bytes, start: int, end: int) -> None:
+            entry = encode.decode_route(data, start, end)
+            key = None if entry is None else mirror.key_of(entry)
+            if entry is None or key is None:
+                return
+            seen.add(key)
+            if actual.get(key) != mirror.value_of(entry):
+                suspects.add(key)
+
+        touched = mirror.touched = set()
+        socket = NetlinkSocket()
+        try:
+            before = [key for key in actual if type(key) is RouteKey]
+            for family in Family:
+                await socket.dump(encode.dump_routes(family, self._protocol), look)
+        except OSError as error:
+            if error.errno != errno.EINTR:
+                raise
+            return True  # it changes faster than we read: once more, with our own changes kept back
+        finally:
+            mirror.touched = None
+            socket.close()
+        return bool(suspects - touched) or any(key not in seen and key not in touched for key in before)
 
     async def _read_neighbours(self) -> None:
         index = self._around.index(VXLAN_DEVICE)
@@ -445,12 +505,12 @@ class Kernel:
             match kind:
                 case encode.RTM_NEWROUTE | encode.RTM_DELROUTE:
                     if not own:
-                        self._hear_route(kind, flags, datagram, start, end)
+                        self._hear_route(kind, flags, port, datagram, start, end)
                 case encode.RTM_NEWNEXTHOP | encode.RTM_DELNEXTHOP:
-                    self._hear_nexthop(kind, datagram, start, end, own=own)
+                    self._hear_nexthop(kind, port, datagram, start, end)
                 case encode.RTM_NEWNEIGH | encode.RTM_DELNEIGH:
                     if not own:
-                        self._hear_neighbour(kind, datagram, start, end)
+                        self._hear_neighbour(kind, port, datagram, start, end)
                 case encode.RTM_NEWLINK | encode.RTM_DELLINK if links_too:
                     self._hear_link(kind, datagram, start, end)
                 case encode.RTM_NEWADDR | encode.RTM_DELADDR:
@@ -460,24 +520,32 @@ class Kernel:
                         self._observe_device()
         self._outgoing.extend(self._around.take_events())
 
-    def _hear_route(self, kind: int, flags: int, data: bytes, start: int, end: int) -> None:
+    def _hear_route(self, kind: int, flags: int, port: int, data: bytes, start: int, end: int) -> None:  # noqa: PLR0917 - a message
         entry = encode.decode_route(data, start, end)
         if entry is None:
             return
+        key = self._mirror.key_of(entry)
+        before = None if key is None else self.actual.get(key)
         present = kind == encode.RTM_NEWROUTE
+        author = f"netlink port {port}" if port else ""
         if entry.protocol != self._protocol:
             self._around.route(entry, present=present, flags=flags)
             if present and flags & encode.REPLACE & ~encode.REMOVE:
                 self._mirror.displaced(entry)
+                author = protocols.owner_of(entry.protocol)
         elif present:
             self._mirror.observe_route(entry)
         else:
             self._mirror.forget_route(entry)
+        self._blame(key, before, author)
 
-    def _hear_nexthop(self, kind: int, data: bytes, start: int, end: int, *, own: bool) -> None:
+    def _hear_nexthop(self, kind: int, port: int, data: bytes, start: int, end: int) -> None:
         entry = encode.decode_nexthop(data, start, end)
         if entry is None:
             return
+        own = port == self._socket.port
+        key = self._mirror.key(entry.id)
+        before = None if key is None else self.actual.get(key)
         if kind == encode.RTM_NEWNEXTHOP:
             self._around.nexthop(entry)
             # an echo is heard only if another removed that id meanwhile, and we made it anew without knowing
@@ -486,18 +554,27 @@ class Kernel:
         else:
             self._around.nexthop_gone(entry.id)
             self._mirror.forget_nexthop(entry.id)
+        self._blame(key, before, f"netlink port {port}" if port and not own else "")
 
-    def _hear_neighbour(self, kind: int, data: bytes, start: int, end: int) -> None:
+    def _hear_neighbour(self, kind: int, port: int, data: bytes, start: int, end: int) -> None:
         index = self._around.index(VXLAN_DEVICE)
         if index is None:
             return
         entry = encode.decode_neighbour(data, start, end)
         if entry is None or entry.index != index:
             return
+        key = neighbour_key(entry)
+        before = None if key is None else self.actual.get(key)
         if kind == encode.RTM_NEWNEIGH:
             self._mirror.observe_neighbour(entry)
         else:
             self._mirror.forget_neighbour(entry)
+        self._blame(key, before, f"netlink port {port}" if port else "")
+
+    def _blame(self, key: KernelKey | None, before: KernelValue | None, author: str) -> None:
+        """Note who changed *key*, if somebody did. What goes along with it is nobody's doing."""
+        if author and key is not None and self.actual.get(key) != before:
+            self._meddlers[key] = author
 
     def _hear_link(self, kind: int, data: bytes, start: int, end: int) -> None:
         entry = encode.decode_link(data, start, end)
@@ -532,7 +609,23 @@ class Kernel:
             while self._outgoing:
                 await self._deliver(self._outgoing.popleft())
 
-    def _report(self) -> None:
+    def _report(self) -> int:
+        """Tell the reconciler what drifted; returns how many keys did."""
         drifted = self._mirror.take_drifted()
+        meddlers, self._meddlers = self._meddlers, {}
         if drifted:
-            self._drifted(drifted)
+            named = {author: _named(author) for author in set(meddlers.values())}
+            self._drifted({key: named[meddlers[key]] if key in meddlers else "" for key in drifted})
+        return len(drifted)
+
+
+def _named(author: str) -> str:
+    """Add the name of a process: its first netlink socket has its process id as port (net/netlink/af_netlink.c: netlink_autobind)."""
+    kind, _, port = author.rpartition(" ")
+    if kind != "netlink port":
+        return author
+    try:
+        name = Path(f"/proc/{int(port)}/comm").read_text().strip()
+    except OSError:
+        return author
+    return f"{author} (probably {name})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Hashable, Iterable
 from typing import Generic, TypeVar
 
@@ -25,25 +26,37 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 class Backoff(Generic[K]):
-    """Owns the failures of a target: doubling delay for each key."""
+    """Owns the failures of a target: doubling delay for each key. Each call is O(log failures): many bad keys delay no good one."""
 
     def __init__(self) -> None:
         self._failures: dict[K, Failure] = {}
+        self._retries: list[tuple[float, int, K]] = []
+        """A heap of retries; an entry whose failure has another time by now is void."""
+        self._count = 0
 
     def failed(self, key: K, reason: str, now: float) -> bool:
         """Note a refusal; returns whether it is news (another reason than before)."""
         old = self._failures.get(key)
         delay = FIRST_RETRY_S if old is None else min(old.delay_s * 2, LAST_RETRY_S)
-        since = now if old is None else old.since
-        self._failures[key] = Failure(reason, since, now + delay, delay)
+        self._note(key, reason, now, delay)
         return old is None or old.reason != reason
+
+    def hold(self, key: K, reason: str, now: float, delay_s: float) -> None:
+        """Keep *key* from being tried for so long."""
+        self._note(key, reason, now, delay_s)
 
     def succeeded(self, key: K) -> None:
         self._failures.pop(key, None)
 
     def due(self, now: float) -> list[K]:
-        """Return the keys whose time has come."""
-        return [key for key, failure in self._failures.items() if failure.retry_at <= now]
+        """Return the keys whose time has come, each once."""
+        keys: list[K] = []
+        while self._retries and self._retries[0][0] <= now:
+            retry_at, _, key = heapq.heappop(self._retries)
+            failure = self._failures.get(key)
+            if failure is not None and failure.retry_at == retry_at:
+                keys.append(key)
+        return keys
 
     def waits(self, key: K, now: float) -> bool:
         """Whether *key* has been refused and its time has not come."""
@@ -51,13 +64,26 @@ class Backoff(Generic[K]):
         return failure is not None and failure.retry_at > now
 
     def deadline(self) -> float | None:
-        return min((failure.retry_at for failure in self._failures.values()), default=None)
+        """Return when the next key is due; None if none is."""
+        while self._retries:
+            retry_at, _, key = self._retries[0]
+            failure = self._failures.get(key)
+            if failure is not None and failure.retry_at == retry_at:
+                return retry_at
+            heapq.heappop(self._retries)
+        return None
 
     def get(self, key: K) -> Failure | None:
         return self._failures.get(key)
 
     def keys(self) -> Iterable[K]:
         return self._failures.keys()
+
+    def _note(self, key: K, reason: str, now: float, delay_s: float) -> None:
+        old = self._failures.get(key)
+        self._failures[key] = Failure(reason, now if old is None else old.since, now + delay_s, delay_s)
+        self._count += 1
+        heapq.heappush(self._retries, (now + delay_s, self._count, key))
 
     def __len__(self) -> int:
         return len(self._failures)

@@ -1,0 +1,203 @@
+"""What others do to what is ours in a real kernel is repaired: at once by the monitor, else by comparing; and fights are damped."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bgpd.model.forwarding import DeviceKey, Fdb, FdbKey, KernelKey, KernelValue, Neighbour, NeighbourKey, VxlanDevice
+from bgpd.sim.namespace import Namespace
+from tests.netns.kernel_world import LEGS, A, blocks, heard, keeping, make_space, monitoring, through
+
+pytestmark = pytest.mark.netns
+
+DROP_MEMBERSHIP = 2
+DEVICE = DeviceKey("vxlan.bgpd")
+TUNNEL: dict[KernelKey, KernelValue] = {
+    DEVICE: VxlanDevice(vni=4096, port=4789, local=A("10.1.0.1"), mac="66:00:00:00:00:01", mtu_bytes=1450),
+    NeighbourKey(DEVICE.name, A("10.9.0.2")): Neighbour("66:00:00:00:00:02"),
+    FdbKey(DEVICE.name, "66:00:00:00:00:02"): Fdb(A("10.9.0.2")),
+}
+
+
+@pytest.fixture
+def space() -> Iterator[Namespace]:
+    made = make_space(f"bgpdrp{os.getpid()}")
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize(
+    "deed",
+    [
+        "route delete 10.128.0.0/26 proto 179",
+        "route replace 10.128.0.0/26 nhid NHID proto 179 metric 0 mtu 1300",
+        "nexthop flush proto 179",
+        "link delete vxlan.bgpd",
+        "link set vxlan.bgpd down",
+        "neighbour flush dev vxlan.bgpd nud permanent",
+    ],
+)
+def test_what_others_do_is_repaired_within_a_second(space: Namespace, deed: str) -> None:
+    """A route, a nexthop, a group, the device or an entry that another changes or removes is as it was within a second."""
+
+    async def scenario() -> float:
+        async with keeping({**through(LEGS, blocks(20)), **TUNNEL}) as kept:
+            group = next(each["id"] for each in space.ip_json("nexthop") if "group" in each)
+            space.ip(*deed.replace("NHID", str(group)).split())
+            started = time.monotonic()
+            await kept.until(lambda: bool(kept.drift))
+            await kept.until(kept.right)
+            took_s = time.monotonic() - started
+            assert await kept.kernel.compare() == 0
+            assert kept.right()
+            return took_s
+
+    took_s = space.run(scenario)
+
+    print(f"repaired after {took_s:.3f} s: ip {deed}")
+    assert took_s < 1.0
+
+
+def test_links_that_come_back_get_all_that_was_on_them(space: Namespace) -> None:
+    """Down and up, losing its address, and removed and made again as a container's: what was on the link is back each time."""
+
+    async def scenario() -> None:
+        wanted = through(LEGS, blocks(20))
+        async with keeping(wanted) as kept:
+            space.ip("link", "set", "up0", "down")
+            await kept.until(lambda: LEGS[0] not in kept.kernel.actual)
+            space.ip("link", "set", "up0", "up")
+            await kept.until(kept.right)
+
+            space.ip("address", "delete", "10.1.0.1/24", "dev", "up0")
+            space.ip("nexthop", "flush", "dev", "up0")
+            await kept.until(lambda: LEGS[0] not in kept.kernel.actual)
+            space.ip("address", "add", "10.1.0.1/24", "dev", "up0")
+            await kept.until(kept.right)
+
+            space.ip("link", "delete", "up0")
+            await kept.until(lambda: LEGS[0] not in kept.kernel.actual)
+            space.ip("link", "add", "up0", "type", "veth", "peer", "name", "far0")
+            for command in ("link set far0 up", "link set up0 up", "address add 10.1.0.1/24 dev up0"):
+                space.ip(*command.split())
+            await kept.until(kept.right)
+
+    space.run(scenario)
+
+    assert space.ip("route", "show", "proto", "179").count("dev up0") == 20
+
+
+def test_comparison_finds_what_nobody_told_of(space: Namespace) -> None:
+    """What the monitor missed is found by the periodic comparison, which writes and says nothing where nothing differs."""
+    keys = blocks(300)
+
+    async def scenario() -> None:
+        async with keeping(through(LEGS, keys), compare_s=0.1) as kept:
+            async with monitoring(space, "route", "nexthop", "link", "neigh") as watcher:
+                assert heard(watcher, 1.0) == ""  # some ten comparisons
+
+            listener = kept.kernel._listener._socket
+            for group in (7, 32):  # routes and nexthops
+                listener.setsockopt(270, DROP_MEMBERSHIP, group)
+            space.ip("route", "delete", str(keys[7].prefix), "proto", "179")
+            space.ip("route", "replace", "blackhole", str(keys[8].prefix), "proto", "179")
+            space.ip("route", "add", "blackhole", "192.0.2.0/24", "proto", "179")
+            await kept.until(lambda: any(notice.name == "fib.differed" for notice in kept.notices))
+            await kept.until(kept.right)
+            assert kept.notices[0].fields["drifted"] == 3
+
+            space.ip("nexthop", "flush", "proto", "179")
+            await kept.until(lambda: len(kept.notices) > 1)
+            await kept.until(kept.right)
+
+    space.run(scenario)
+
+    assert space.ip("route", "show", "proto", "179").count("10.1.0.2") == 300
+    assert "192.0.2.0/24" not in space.ip("route")
+
+
+def test_comparison_does_not_keep_writing_waiting(space: Namespace) -> None:
+    """Routes that change while a comparison reads are neither called different nor kept back."""
+    keys = blocks(2000)
+
+    async def scenario() -> None:
+        async with keeping(through(LEGS, keys)) as kept:
+            comparing = asyncio.create_task(kept.kernel.compare())
+            rounds = 0
+            while not comparing.done():
+                rounds += 1
+                kept.want(through(LEGS, keys[: 1000 + 500 * (rounds % 3)]))
+                await kept.until(kept.right)
+            assert await comparing == 0
+            assert rounds > 0
+
+    space.run(scenario)
+
+
+def test_a_fight_is_noticed_damped_and_told(space: Namespace) -> None:
+    """Another that replaces our route again and again is named once, and our repairs wait; other routes are not held up."""
+    keys = blocks(2)
+    fought = str(keys[0].prefix)
+
+    async def scenario() -> None:
+        async with keeping(through(LEGS, keys[:1])) as kept:
+            while not kept.notices:
+                rounds = len(kept.drift)
+                space.ip("route", "delete", fought, "proto", "179")
+                await kept.until(lambda: len(kept.drift) > rounds)  # noqa: B023 - waited for at once
+                await kept.until(lambda: kept.right() or bool(kept.notices))
+            assert kept.drift == [keys[0]] * 4
+            (notice,) = kept.notices
+            assert notice.name == "fib.contested"
+            assert notice.fields["key"] == fought
+            assert "netlink port" in str(notice.fields["by"])
+            assert kept.reconciler.contest.get(keys[0], time.monotonic()) is not None
+
+            kept.want(through(LEGS, keys))
+            await kept.until(lambda: keys[1] in kept.kernel.actual)
+            assert keys[0] not in kept.kernel.actual
+            await kept.until(kept.right)
+
+    space.run(scenario)
+
+
+def test_another_daemon_that_replaces_our_route_is_named(space: Namespace) -> None:
+    """A route of another protocol in the place of ours is told with the name of who marks routes so."""
+    keys = blocks(1)
+
+    async def scenario() -> None:
+        async with keeping(through(LEGS, keys)) as kept:
+            while not kept.notices or kept.notices[-1].name != "fib.contested":
+                rounds = len(kept.drift)
+                space.ip("route", "replace", str(keys[0].prefix), "via", "10.1.0.2", "proto", "bird")
+                await kept.until(lambda: len(kept.drift) > rounds)  # noqa: B023 - waited for at once
+                space.ip("route", "delete", str(keys[0].prefix), "proto", "bird")
+                await kept.until(lambda: kept.right() or kept.notices[-1].name == "fib.contested")
+            assert kept.notices[-1].fields["by"] == "BIRD"
+
+    space.run(scenario)
+
+
+def test_lost_notifications_of_routes_are_repaired(space: Namespace, tmp_path: Path) -> None:
+    """Even if the kernel drops notifications, what another removed meanwhile is back."""
+    keys = blocks(500)
+    script = tmp_path / "batch"
+    script.write_text("".join(f"route delete {key.prefix} proto 179\n" for key in keys))
+
+    async def scenario() -> None:
+        async with keeping(through(LEGS, keys)) as kept:
+            kept.kernel._listener._socket.setsockopt(socket.SOL_SOCKET, 33, 4096)
+            space.ip("-batch", str(script))  # the event loop stands meanwhile, and the small buffer overflows
+            await kept.until(lambda: len(kept.drift) >= 500)
+            await kept.until(kept.right)
+
+    space.run(scenario)
+
+    assert space.ip("route", "show", "proto", "179").count("10.1.0.2") == 500
