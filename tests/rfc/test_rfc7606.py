@@ -260,6 +260,15 @@ def test_5_3_a_disabled_family_is_not_looked_at_again(attributes: bytes) -> None
     assert learned(update(MANDATORY, NLRI)) == learned(update(MANDATORY + attributes, NLRI), context)
 
 
+def test_routes_of_a_family_that_was_not_agreed_are_ignored() -> None:
+    """Routes of a family that the session does not carry are none, wherever they stand (RFC 4760 section 8)."""
+    body = update(MANDATORY + reach(), NLRI, b"\x08\x0b")
+    ipv6 = DecodeContext(disabled=(Family.IPV4,))
+    assert (P6,) == learned(body, ipv6).announced
+    assert ([], []) == outcome(update(MANDATORY, NLRI, b"\x08\x0b"), ipv6)
+    assert (P24,) == learned(body, DecodeContext(disabled=(Family.IPV6,))).announced
+
+
 # ------------------------------------------------------------------ section 7
 
 

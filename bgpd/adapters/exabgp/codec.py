@@ -89,7 +89,7 @@ class DecodeContext(msgspec.Struct, frozen=True):
     external: bool = True
     """An eBGP session: LOCAL_PREF, ORIGINATOR_ID and CLUSTER_LIST are not accepted (RFC 7606 section 7)."""
     disabled: tuple[Family, ...] = ()
-    """Families whose multiprotocol attributes are not looked at any more (RFC 7606 section 2, AFI/SAFI disable)."""
+    """Families whose routes are ignored: not offered by both, or ended by a defect (RFC 7606 section 2, AFI/SAFI disable)."""
 
 
 class _Defect(Exception):  # noqa: N818  always caught here
@@ -606,12 +606,15 @@ def decode(body: bytes, peer: Address, context: DecodeContext) -> list[Learned]:
         return [EndOfRib(peer, Family.IPV4)]
     withdrawn = _classic(body[2 : attributes_at - 2], context)
     classic = _classic(body[nlri_at:], context)
+    elsewhere = bool(classic) and Family.IPV4 in context.disabled
+    if Family.IPV4 in context.disabled:
+        withdrawn, classic = {}, {}
     if nlri_at == attributes_at and not classic:
         return _events(peer, withdrawn, [])
     data = body[attributes_at:nlri_at]
     found = _caches.get((context.asn4, context.external), {}).get(data)
     if found is not None:
-        return _finish(peer, found, withdrawn, classic=classic, reach=None, withdraws_only=True)
+        return _finish(peer, found, withdrawn, classic=classic, reach=None, withdraws_only=not elsewhere)
     data, reach, unreach = _split(data)
     if unreach is not None:
         lost = _mp_unreach(unreach, context)
@@ -622,7 +625,7 @@ def decode(body: bytes, peer: Address, context: DecodeContext) -> list[Learned]:
             _merge(withdrawn, gone)
     reached = _mp_reach(reach, context) if reach is not None else None
     # Routes of a family that we do not look at are routes all the same: a defect withdraws them.
-    elsewhere = reach is not None and reached is None
+    elsewhere = elsewhere or (reach is not None and reached is None)
     return _finish(peer, _find(data, context), withdrawn, classic=classic, reach=reached, withdraws_only=not elsewhere)
 
 

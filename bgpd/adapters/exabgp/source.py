@@ -171,6 +171,7 @@ class Source:
             asn4=opened.asn4,
             add_path=opened.open.add_path if configured.add_path_receive else (),
             external=configured.is_external,
+            disabled=tuple(family for family in Family if family not in families),
         )
         session = self.sessions[peer] = Session(
             peer=peer,
