@@ -115,6 +115,11 @@ class Reconciler(Generic[K, V]):
         """Look whether the gate has opened."""
         self._wake.set()
 
+    def hasten(self) -> None:
+        """Try what was refused again now: the target is back."""
+        self.failures.hasten()
+        self._wake.set()
+
     def failure(self, key: K) -> Failure | None:
         return self.failures.get(key)
 

@@ -47,7 +47,7 @@ from bgpd.daemon.record import Recorder
 from bgpd.daemon.views import DaemonViews
 from bgpd.flow.inbox import Inbox
 from bgpd.model.bfd import BfdSession
-from bgpd.model.event import Converged
+from bgpd.model.event import Converged, Event, StoreSynced
 from bgpd.model.forwarding import KernelKey, KernelRoute, KernelValue, RouteKey
 from bgpd.model.notice import Notice
 from bgpd.model.peer import Peer
@@ -57,7 +57,7 @@ from bgpd.model.route import Announcement
 
 T = TypeVar("T")
 
-STORE_RETRY_S = 1.0
+STORE_RETRY_S = 0.4
 """Pause between attempts at the store's first writes (pool, node, lease): routing does not wait for them."""
 
 
@@ -140,7 +140,7 @@ class Daemon:
             asn=self._config.node.asn,
         )
         server = Server(views, Path(self._config.api.socket))
-        source = StoreSource(self._store, self._inbox.put, self._notice)
+        source = StoreSource(self._store, self._heard_of_store, self._notice)
         await self._inbox.put(self._configured)
         try:
             # First of all: a second daemon on this host ends here, before it touches the kernel or the speaker.
@@ -228,6 +228,11 @@ class Daemon:
 
     async def _kernel_converged(self) -> None:
         await self._inbox.put(Converged(self._kernel.name, self._pipeline.epoch))
+
+    async def _heard_of_store(self, event: Event) -> None:
+        await self._inbox.put(event)
+        if isinstance(event, StoreSynced):
+            self._claims.hasten()
 
     async def _announced(self) -> None:
         if self._pipeline.store_known:

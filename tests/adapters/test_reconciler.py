@@ -162,6 +162,24 @@ def test_refused_key_is_retried_with_back_off_and_told_once() -> None:
     assert 0 == len(bench.reconciler.failures)
 
 
+def test_a_target_that_is_back_is_not_kept_waiting() -> None:
+    """After a long absence, with its pauses between attempts, what was refused is tried at once when the target is said to be back."""
+    bench = Bench(Shelf())
+    bench.shelf.refused.add("key")
+
+    def desire() -> None:
+        bench.table.set("key", 1)
+
+    def back() -> None:
+        bench.shelf.refused.clear()
+        bench.reconciler.hasten()
+
+    scenario(bench, desire, back)
+
+    assert ({"key": 1}, 0.0) == (bench.shelf.actual, bench.now)
+    assert bench.reconciler.failure("key") is None
+
+
 def test_drift_is_repaired() -> None:
     """A key that the target reports as changed by others is set right."""
     bench = Bench(Shelf())

@@ -62,8 +62,9 @@ PREFIXES = (
 as workloads in the cluster, and no decision needs them."""
 BACKOFF_FIRST_S = 0.1
 """Pause before the first attempt to reach a lost store: a restarting server is back in about that time."""
-BACKOFF_MAX_S = 5.0
-"""Longest pause between attempts: an operator who mends a store sees its return without waiting."""
+BACKOFF_MAX_S = 0.4
+"""Longest pause between attempts: changes are to be seen within a second of the store's return. An attempt at etcd lasts
+seconds by itself (OPERATION_S), and one at a file costs a system call."""
 
 
 class StoreSource:

@@ -48,6 +48,11 @@ class Backoff(Generic[K]):
     def succeeded(self, key: K) -> None:
         self._failures.pop(key, None)
 
+    def hasten(self) -> None:
+        """Let every refused key be due: what stood in their way has gone."""
+        for key, failure in self._failures.items():
+            self._failures[key] = Failure(failure.reason, failure.since, 0.0, FIRST_RETRY_S)
+
     def due(self, now: float) -> list[K]:
         """Return the keys whose time has come, each once."""
         keys: list[K] = []

@@ -77,9 +77,9 @@ class Certificates:
 class Member:
     """One etcd process, to be started, killed and started again on its data."""
 
-    def __init__(self, name: str, client: int, peer: int, command: Sequence[str], log: Path) -> None:
+    def __init__(self, name: str, address: str, peer: int, command: Sequence[str], log: Path) -> None:
         self.name = name
-        self.address = f"127.0.0.1:{client}"
+        self.address = address
         self.peer = peer
         self._command = command
         self._log = log
@@ -110,6 +110,7 @@ class Etcd:
         certificates: Certificates | None = None,
         arguments: Sequence[str] = (),
         within: Sequence[str] = (),
+        host: str = "127.0.0.1",
     ) -> None:
         self._folder = scratch()
         self.certificates = certificates
@@ -123,7 +124,7 @@ class Etcd:
         self.members = []
         for index, name in enumerate(names):
             scheme = "https" if certificates else "http"
-            client, peer = f"{scheme}://127.0.0.1:{ports[index]}", f"http://127.0.0.1:{ports[count + index]}"
+            client, peer = f"{scheme}://{host}:{ports[index]}", f"http://127.0.0.1:{ports[count + index]}"
             command = [
                 *within, "setpriv", "--pdeathsig", "KILL",  # it ends with us, also where we are killed
                 "etcd", "--name", name, "--data-dir", f"{self._folder.name}/{name}", "--logger", "zap", "--log-level", "warn",
@@ -135,7 +136,7 @@ class Etcd:
                 command += ["--cert-file", f"{base}.crt", "--key-file", f"{base}.key"]
                 command += ["--client-cert-auth", "--trusted-ca-file", str(certificates.ca)]
             log = Path(self._folder.name) / f"{name}.log"
-            self.members.append(Member(name, ports[index], ports[count + index], command, log))
+            self.members.append(Member(name, f"{host}:{ports[index]}", ports[count + index], command, log))
 
     def __enter__(self) -> Self:
         try:

@@ -278,7 +278,7 @@ def test_attempts_are_spaced_with_a_bound(monkeypatch):
         monkeypatch.undo()
 
     on_memory(work)
-    assert pauses[:4] == [0.1, 0.2, 0.4, 0.8]
+    assert pauses[:4] == [0.1, 0.2, 0.4, 0.4]
     assert max(pauses) == pauses[11] == watch.BACKOFF_MAX_S
 
 
