@@ -211,6 +211,16 @@ class SpeakerSection(Section, frozen=True, kw_only=True):
     runtime_dir: FilePath = "/run/bgpd/speaker"
 
 
+class CollectSection(Section, frozen=True, kw_only=True):
+    """Giving back what workloads and nodes left behind."""
+
+    enabled: bool = True
+    """This node may be elected to do it."""
+    workloads: bool = False
+    """Say which addresses this node has a trace of, so that those without one are given back."""
+    grace_s: Annotated[float, Meta(ge=1, le=86_400)] = 900.0
+
+
 class ApiSection(Section, frozen=True, kw_only=True):
     socket: FilePath = "/run/bgpd/bgpd.sock"
 
@@ -248,6 +258,7 @@ class Config(Section, frozen=True, kw_only=True):
     startup: StartupSection = StartupSection()
     secrets: SecretsSection = SecretsSection()
     speaker: SpeakerSection = SpeakerSection()
+    collect: CollectSection = CollectSection()
     api: ApiSection = ApiSection()
     log: LogSection = LogSection()
 

@@ -38,11 +38,10 @@ from bgpd.adapters.store.watch import StoreSource
 from bgpd.api.protocol import Refused
 from bgpd.api.server import Server, SocketUnusable
 from bgpd.config.schema import Config, SpeakerMode
-from bgpd.core.explain import Explainer
 from bgpd.core.ipam.block import Refused as NoAddress
 from bgpd.core.pipeline import Pipeline
 from bgpd.daemon import compare, loop
-from bgpd.daemon.peer_views import PeerViews
+from bgpd.daemon.collect import Collection
 from bgpd.daemon.record import Recorder
 from bgpd.daemon.views import DaemonViews
 from bgpd.flow.inbox import Inbox
@@ -119,6 +118,9 @@ class Daemon:
         self._bfd.drifted = self._bfd_sessions.drifted
         self._speaker.neighbors.drifted = self._neighbors.drifted
         self._speaker.neighbors.notice = self._notice
+        self._collection = Collection(
+            self._store, self._pipeline, self._configured.node.name, config.collect, self._notice
+        )
         self._claims: Reconciler[str, BlockClaim] = Reconciler(
             tables.claims, ClaimTarget(self._store), clock=clock.monotonic, converged=_nothing, notice=self._notice
         )
@@ -128,13 +130,7 @@ class Daemon:
         views = DaemonViews(
             self._pipeline,
             self._kernel_reconciler,
-            self._speaker,
-            PeerViews(
-                self._pipeline,
-                self._neighbors,
-                self._adj_rib_out,
-                Explainer(self._pipeline.state, self._pipeline.forwarder),
-            ),
+            self._neighbors,
             self._assign,
             router_id=self._router_id(),
             asn=self._config.node.asn,
@@ -164,6 +160,7 @@ class Daemon:
                         self._bfd_sessions.run(),
                         self._speaker.neighbors.watch_passwords(),
                         self._claims.run(),
+                        self._collection.run(),
                     )
                 ]
                 structlog.get_logger().info("daemon.started", node=self._configured.node.name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Generic, TypeVar
 
 from bgpd.model.prefix import Address, Family, Prefix
@@ -31,6 +31,9 @@ class PrefixMap(Generic[V]):
         if value is not None:
             self._count(prefix, -1)
         return value
+
+    def items(self) -> Iterable[tuple[Prefix, V]]:
+        return self._values.items()
 
     def matches(self, address: Address) -> Iterator[tuple[Prefix, V]]:
         """Yield every prefix that holds *address*, longest first."""

@@ -11,6 +11,7 @@ import msgspec
 
 from bgpd.adapters.store import keys
 from bgpd.adapters.store.base import KeyValue, Store, read_all
+from bgpd.adapters.store.collect import published_from
 from bgpd.adapters.store.keys import Malformed
 from bgpd.adapters.store.records import affinity_from, block_from, handle_from, pool_from
 from bgpd.core.ipam.block import HOST
@@ -52,6 +53,7 @@ async def take(store: Store) -> Census:
         (RESERVATIONS, _reservation),
         (keys.NODES, _node),
         (keys.OUR_NODES, _ours),
+        (keys.TRACES, _traces),
         (ENDPOINTS, _endpoint),
         (keys.HOSTS, _affinity),
         (VIRTUALS, _affinity),
@@ -162,6 +164,13 @@ def _ours(draft: _Draft, item: KeyValue) -> None:
     about = keys.parse(item.key)
     if isinstance(about, keys.AliveKey):
         draft.node(about.name, alive=True)
+
+
+def _traces(draft: _Draft, item: KeyValue) -> None:
+    """Take what a node's daemon says that it has a trace of; it counts while the daemon lives."""
+    name = item.key.removeprefix(keys.TRACES)
+    if draft.nodes.get(name, StoredNode()).alive:
+        draft.node(name, traces=published_from(item.key, item.value).traces)
 
 
 class _EndpointSpec(msgspec.Struct):

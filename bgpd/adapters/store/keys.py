@@ -26,6 +26,9 @@ RESERVATIONS = RESOURCES + "ipreservations/"
 CLUSTER_INFORMATION = RESOURCES + "clusterinformations/default"
 OURS = "/bgpd/v1/"
 OUR_NODES = OURS + "nodes/"
+TRACES = OURS + "traces/"
+COLLECTOR = OURS + "collector"
+"""Leased; who collects what is left of workloads and nodes."""
 DEFAULT_POOL = OURS + "default-pool"
 """Written with each default pool: two nodes that find no pool at once differ here even if their pools have different
 names."""
@@ -66,6 +69,12 @@ class AliveKey(msgspec.Struct, frozen=True):
     name: str
 
 
+class TracesKey(msgspec.Struct, frozen=True):
+    """What a node says of the addresses that it has a trace of."""
+
+    name: str
+
+
 class BlockKey(msgspec.Struct, frozen=True):
     cidr: Prefix
 
@@ -75,7 +84,9 @@ class AffinityKey(msgspec.Struct, frozen=True):
     cidr: Prefix
 
 
-Key = PoolKey | NodeKey | BgpPeerKey | BgpConfigurationKey | BgpFilterKey | AliveKey | BlockKey | AffinityKey
+Key = (
+    PoolKey | NodeKey | BgpPeerKey | BgpConfigurationKey | BgpFilterKey | AliveKey | TracesKey | BlockKey | AffinityKey
+)
 
 
 def pool_key(name: str) -> str:
@@ -88,6 +99,10 @@ def node_key(name: str) -> str:
 
 def alive_key(name: str) -> str:
     return f"{OUR_NODES}{name}/alive"
+
+
+def traces_key(name: str) -> str:
+    return TRACES + name
 
 
 def handle_key(handle_id: str) -> str:
@@ -131,6 +146,8 @@ def parse(key: str) -> Key | None:
         return BgpFilterKey(_name(key, BGP_FILTERS))
     if key.startswith(OUR_NODES) and key.endswith("/alive"):
         return AliveKey(_name(key.removesuffix("/alive"), OUR_NODES))
+    if key.startswith(TRACES):
+        return TracesKey(_name(key, TRACES))
     if key.startswith(BLOCKS):
         return BlockKey(_cidr(key, key.removeprefix(BLOCKS)))
     if key.startswith(HOSTS):

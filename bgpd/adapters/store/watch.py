@@ -161,7 +161,7 @@ def _event(change: Change) -> Event | None:
     about = keys.parse(change.key)
     key, value = change.key, change.value
     match about:
-        case None:
+        case None | keys.TracesKey():
             return None
         case keys.PoolKey(name=name):
             return PoolRemoved(name) if value is None else PoolChanged(pool_from(key, name, value))

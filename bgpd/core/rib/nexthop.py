@@ -10,6 +10,8 @@ to is one that the kernel was told to take as on link.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import msgspec
 
 from bgpd.model.event import LinkChanged
@@ -75,6 +77,18 @@ class Resolver:
             known.pop(metric, None)
             if not known:
                 self._routes.pop(prefix)
+
+    def local(self) -> Iterator[Prefix]:
+        """Iterate over what leads to something on this host or its links: own addresses, others' routes onto a link, host routes.
+
+        The default route does not count. O(routes of others).
+        """
+        for address in self._own:
+            yield Prefix.of(address, address.family.bits)
+        for prefix, by_metric in self._routes.items():
+            onto_link = any(gateway is None for hops in by_metric.values() for _, gateway in hops)
+            if prefix.length and (prefix.is_host or onto_link):
+                yield prefix
 
     def knows(self, prefix: Prefix) -> bool:
         """Whether somebody else has a route of exactly *prefix*."""

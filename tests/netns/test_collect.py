@@ -1,0 +1,63 @@
+"""Collection by a daemon: what it has a trace of in its kernel stays, what is left behind goes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bgpd.api.client import Client
+from tests.netns.test_daemon import DEADLINE_S, Host, wait
+
+pytestmark = pytest.mark.netns
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    made = Host("c", tmp_path, "node1", "10.0.0.1")
+    made.config.write_text(made.config.read_text() + "\n[collect]\nworkloads = true\ngrace_s = 6\n")
+    yield made
+    made.close()
+
+
+def bgpd(host: Host, *arguments: str) -> Any:
+    """Run a command on the daemon's store; its JSON, where it is some."""
+    environment = {
+        **os.environ,
+        "BGPD_STORE": f"sqlite:///{host.folder.parent}/store.db",
+        "BGPD_SOCKET": str(host.socket),
+    }
+    command = [sys.executable, "-m", "bgpd.cli.main", *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=DEADLINE_S)
+    assert done.returncode in {0, 1}, done.stderr
+    return json.loads(done.stdout) if done.stdout.startswith(("{", "[")) else done.stdout
+
+
+def states(host: Host, addresses: dict[str, str]) -> dict[str, str]:
+    return {name: bgpd(host, "ipam", "show", "--ip", ip, "-o", "json")["state"] for name, ip in addresses.items()}
+
+
+def test_what_has_a_trace_stays_and_what_has_none_goes(host: Host) -> None:
+    """Addresses with a route, on a link or on the host stay, and the check finds them in use; one without any goes."""
+    host.start()
+    wait(host.ready, host)
+    names = ("routed", "linked", "own", "lost")
+    found = {name: Client(host.socket).assign(name) for name in names}
+    host.netns.ip("route", "add", f"{found['routed']}/32", "dev", "up0")
+    host.netns.ip("route", "add", f"{found['linked']}/32", "via", "192.0.2.77")
+    host.netns.ip("address", "add", f"{found['own']}/32", "dev", "lo")
+    wait(lambda: states(host, {"lost": found["lost"]}) == {"lost": "free"}, host)
+
+    assert {"routed": "in use", "linked": "in use", "own": "in use", "lost": "free"} == states(host, found)
+    report = bgpd(host, "ipam", "check", "-o", "json")
+    assert ([], 3, 3) == (report["problems"], report["counts"]["allocations"], report["counts"]["in-use"])
+    assert host.process is not None
+    assert host.process.poll() is None
+    assert 0 == host.end(signal.SIGTERM)
