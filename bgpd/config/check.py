@@ -21,6 +21,7 @@ from bgpd.config.schema import (
     Section,
     StoreSection,
 )
+from bgpd.core.resource.rules import label_name
 from bgpd.model.forwarding import MAIN_TABLE
 from bgpd.model.node import AddressMethod
 from bgpd.model.prefix import Address, Family, Prefix, parse_interface
@@ -95,6 +96,9 @@ def _node(node: NodeSection) -> Iterator[Finding]:
     yield from _asn("node.asn", node.asn)
     if not re.fullmatch(NAME_PATTERN, node.name):
         yield "node.name", f"is required: the host name {node.name!r} will not do as a name"
+    for name in node.labels:
+        if rule := label_name(name):
+            yield f"node.labels.{name}", rule
     if node.router_id is not None and (node.router_id.family is not Family.IPV4 or node.router_id == 0):
         yield "node.router_id", "a router id is written as an IPv4 address other than 0.0.0.0 (RFC 6286)"
     try:

@@ -154,6 +154,8 @@ def _plain(message: str) -> str:
     """Turn msgspec's message into words of ours."""
     for theirs, ours in (
         ("Expected ", "must be "),
+        ("`bool | int | str`", "text in quotes, a whole number, true or false"),
+        (" - at `$[...]`", ""),
         (" | null", ""),
         ("`float`", "a number"),
         ("`int`", "a whole number"),

@@ -46,6 +46,8 @@ class NodeSection(Section, frozen=True, kw_only=True):
     """``10.0.0.1/32``: how other nodes reach it; the length is that of its subnet. Or how to find it: a method of AddressMethod."""
     asn: AsNumber
     router_id: Address | None = None
+    labels: dict[str, str | int | bool] = {}
+    """Of the Node resource, beside those that others set; ``true`` and ``1`` are text there, as in Calico's YAML."""
 
 
 class StoreSection(Section, frozen=True, kw_only=True):
@@ -292,6 +294,7 @@ class Config(Section, frozen=True, kw_only=True):
             ipv6_address=None if v4 else address,
             ipv6_subnet=None if v4 else subnet,
             vtep_mac=vtep_mac(self.node.name),
+            labels=tuple(sorted((name, _text(value)) for name, value in self.node.labels.items())),
         )
 
     def default_pool(self) -> Pool | None:
@@ -345,3 +348,8 @@ class Config(Section, frozen=True, kw_only=True):
             policy=PeerPolicy(bfd=section.bfd.timers() if section.bfd is not None else None),
             password=section.password.reference() if section.password is not None else None,
         )
+
+
+def _text(value: str | int | bool) -> str:
+    """Write a label's value as YAML does."""
+    return str(value).lower() if isinstance(value, bool) else str(value)

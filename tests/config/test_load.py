@@ -81,6 +81,13 @@ def test_a_minimal_file_has_defaults_for_the_rest(tmp_path):
     assert config.store.url == "sqlite:///var/lib/bgpd/store.db"
 
 
+def test_labels_are_text(tmp_path):
+    """What YAML would make text of in a label, the configuration does: numbers and true or false."""
+    config = load(written(tmp_path, MINIMAL + 'labels = { rack = "a", gpu = true, "topology/zone" = 1 }'))
+
+    assert (("gpu", "true"), ("rack", "a"), ("topology/zone", "1")) == config.own_node().labels
+
+
 def test_the_host_name_is_the_default_name(tmp_path):
     """Without node.name the node has the host's name in lower case."""
     name = load(written(tmp_path, MINIMAL.replace('name = "node-a"', ""))).node.name
@@ -181,6 +188,7 @@ def test_the_example_holds_and_shows_each_default():
             as_shown[name].pop(key, None)
     as_shown["peer"][0].pop("bfd")
     as_shown["peer"][0].pop("password")
+    as_shown["node"].pop("labels")
     for key in ("ca", "cert", "key", "server_name", "user", "password_file"):
         as_shown["store"].pop(key)
     for key in ("vrf", "source_ipv4", "source_ipv6"):
@@ -303,6 +311,12 @@ def test_all_defects_are_listed_at_once(tmp_path):
         ),
         (MINIMAL + PEER + 'password = { name = "fabric" }', "peer[0].password.key", "is required"),
         (MINIMAL + PEER + 'password = "secret"', "peer[0].password", "is a table: write [peer[0].password]"),
+        (
+            MINIMAL + "labels = { version = 1.10 }",
+            "node.labels",
+            "must be text in quotes, a whole number, true or false, not a number",
+        ),
+        (MINIMAL + 'labels = { "a b" = 1 }', "node.labels.a b", "a label's name has 1 to 512 letters"),
         (MINIMAL + PEER + "passive = 1", "peer[0].passive", "must be true or false, not a whole number"),
         (MINIMAL + "[peer]\nasn = 1", "peer", "is a list: write [[peer]]"),
         (MINIMAL + "[[ecmp]]\nlimit = 1", "ecmp", "is a table: write [ecmp]"),

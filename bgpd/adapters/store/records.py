@@ -31,6 +31,8 @@ from bgpd.model.wire import from_builtin, to_builtin
 
 API_VERSION = "projectcalico.org/v3"
 FALLBACK_ANNOTATION = "bgpd.io/fallback"
+OUR_LABELS = "bgpd.io/labels"
+"""Annotation of a Node: the names of the labels that its daemon has set."""
 DEFAULT_USES = (Use.WORKLOAD, Use.TUNNEL)
 DEFAULT_BLOCK_SIZE = {Family.IPV4: 26, Family.IPV6: 122}
 
@@ -162,7 +164,26 @@ def node_bytes(key: str, node: Node, stored: bytes | None, now: datetime) -> byt
     _set(bgp, "ipv4Address", _interface_text(node.ipv4_address, node.ipv4_subnet))
     _set(bgp, "ipv6Address", _interface_text(node.ipv6_address, node.ipv6_subnet))
     _set(spec, "vxlanTunnelMACAddr", node.vtep_mac)
+    _label(key, resource, dict(node.labels))
     return _encode(resource)
+
+
+def _label(key: str, resource: dict[str, Any], ours: dict[str, str]) -> None:
+    """Set *ours* among a resource's labels, and remove those that we set before; the others belong to somebody else."""
+    metadata = _child(key, resource, "metadata")
+    annotations = metadata.get("annotations")
+    before = annotations.get(OUR_LABELS, "") if isinstance(annotations, dict) else ""
+    if not ours and not before:
+        return
+    labels, annotations = _child(key, metadata, "labels"), _child(key, metadata, "annotations")
+    for name in str(before).split():
+        labels.pop(name, None)
+    labels |= ours
+    annotations.pop(OUR_LABELS, None)
+    if ours:
+        annotations[OUR_LABELS] = " ".join(sorted(ours))
+    for name in [name for name in ("labels", "annotations") if not metadata[name]]:
+        del metadata[name]
 
 
 # ------------------------------------------------------------------ BGP

@@ -198,6 +198,38 @@ def test_a_released_name_is_free_at_once(on_store):
     on_store(work)
 
 
+def test_labels_of_the_configuration_are_set_beside_those_of_others(on_store):
+    """Own labels are written at each start, one that the configuration no longer has is removed, and no label of another's is."""
+
+    async def work(store):
+        node = Node(name="n", labels=(("gpu", "true"), ("rack", "a")))
+        key = keys.node_key("n")
+
+        async def labels():
+            return msgspec.json.decode((await store.get(key)).value)["metadata"].get("labels")
+
+        await register(store, node)
+        assert {"gpu": "true", "rack": "a"} == await labels()
+        resource = msgspec.json.decode((await store.get(key)).value)
+        resource["metadata"]["labels"] |= {"zone": "z", "rack": "of another's"}
+        resource["metadata"]["annotations"]["other"] = "kept"
+        await store.txn((), (Put(key, msgspec.json.encode(resource)),))
+
+        await register(store, node)
+        assert {"gpu": "true", "rack": "a", "zone": "z"} == await labels()
+        before = await store.get(key)
+        await register(store, node)
+        assert before == await store.get(key)
+
+        await register(store, msgspec.structs.replace(node, labels=(("rack", "b"),)))
+        assert {"rack": "b", "zone": "z"} == await labels()
+        await register(store, msgspec.structs.replace(node, labels=()))
+        metadata = msgspec.json.decode((await store.get(key)).value)["metadata"]
+        assert ({"zone": "z"}, {"other": "kept"}) == (metadata["labels"], metadata["annotations"])
+
+    on_store(work)
+
+
 def test_registering_writes_once(on_store):
     """A Node is created, is not written again while nothing changes, and keeps what others wrote into it."""
 
