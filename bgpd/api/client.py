@@ -19,7 +19,7 @@ import msgspec
 
 from bgpd.api import protocol
 from bgpd.model.prefix import Prefix
-from bgpd.model.view import ExplainView, PeerView, PoolView, RouteView, StatusView
+from bgpd.model.view import ExplainView, PeerRouteView, PeerView, PoolView, RouteView, StatusView, Which
 
 TIMEOUT_S = 10.0
 """For each wait (connect, send, next part of the answer): a daemon that is busy for longer is as good as gone."""
@@ -66,8 +66,23 @@ class Client:
     def status(self) -> StatusView:
         return self._get(protocol.STATUS, StatusView)
 
-    def peers(self) -> list[PeerView]:
-        return self._get(protocol.PEERS, list[PeerView])
+    def peers(self, name: str | None = None) -> list[PeerView]:
+        """Return all peers, or one in detail; raises BadRequest for an unknown one."""
+        return self._get(protocol.PEERS, list[PeerView], **({} if name is None else {"name": name}))
+
+    def peer_routes(self, peer: str | None, which: Which, prefix: Prefix | None = None) -> list[PeerRouteView]:
+        """Return routes of one peer, or of all; raises BadRequest for an unknown one."""
+        query = {"which": which.value, "peer": peer, "prefix": None if prefix is None else str(prefix)}
+        given = {name: value for name, value in query.items() if value is not None}
+        return self._get(protocol.PEER_ROUTES, list[PeerRouteView], **given)
+
+    def refresh(self, peer: str) -> None:
+        """Have *peer* send everything again; raises protocol.Refused, or BadRequest for an unknown one."""
+        self._post(protocol.REFRESH, protocol.PeerRequest(peer=peer))
+
+    def reset(self, peer: str, *, hard: bool = False, message: str = "") -> None:
+        """End the session with *peer*, to begin anew; raises as refresh does."""
+        self._post(protocol.RESET, protocol.ResetRequest(peer=peer, hard=hard, message=message))
 
     def routes(self, prefix: Prefix | None = None) -> list[RouteView]:
         """Return all routes, or the one of exactly *prefix* (an empty list where there is none)."""
@@ -87,6 +102,9 @@ class Client:
         """
         body = msgspec.json.encode(protocol.AssignRequest(handle=handle, pool=pool))
         return self._decode(self._request("POST", protocol.ASSIGN, body), protocol.AssignView).address
+
+    def _post(self, path: str, asked: msgspec.Struct) -> None:
+        self._decode(self._request("POST", path, msgspec.json.encode(asked)), protocol.DoneView)
 
     def _get(self, path: str, kind: type[T], **query: str) -> T:
         return self._decode(self._request("GET", f"{path}?{urlencode(query)}" if query else path, None), kind)

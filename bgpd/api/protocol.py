@@ -3,7 +3,10 @@
 | request | answer |
 |---|---|
 | ``GET /v1/status`` | `StatusView` |
-| ``GET /v1/peers`` | list of `PeerView` |
+| ``GET /v1/peers?name=NAME`` | list of `PeerView`; all without *name*, else one with its families |
+| ``GET /v1/peer-routes?peer=NAME&which=WHICH&prefix=PREFIX`` | list of `PeerRouteView`; *which* is a `Which` |
+| ``POST /v1/refresh``, a `PeerRequest` | `DoneView`: the peer was asked to send everything again |
+| ``POST /v1/reset``, a `ResetRequest` | `DoneView`: the session was ended, to begin anew |
 | ``GET /v1/routes?prefix=PREFIX`` | list of `RouteView`; all without *prefix*, none where the prefix is unknown |
 | ``GET /v1/explain?q=QUERY`` | `ExplainView` |
 | ``GET /v1/pools`` | list of `PoolView` |
@@ -17,15 +20,19 @@ Within a version, answers gain fields but never lose them; clients ignore fields
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Final, Protocol
 
 import msgspec
 
 from bgpd.model.prefix import Prefix
-from bgpd.model.view import ExplainView, PeerView, PoolView, RouteView, StatusView
+from bgpd.model.view import ExplainView, PeerRouteView, PeerView, PoolView, RouteView, StatusView, Which
 
 STATUS: Final = "/v1/status"
 PEERS: Final = "/v1/peers"
+PEER_ROUTES: Final = "/v1/peer-routes"
+REFRESH: Final = "/v1/refresh"
+RESET: Final = "/v1/reset"
 ROUTES: Final = "/v1/routes"
 EXPLAIN: Final = "/v1/explain"
 POOLS: Final = "/v1/pools"
@@ -46,6 +53,23 @@ class AssignRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Name of a pool; None: any pool that assigns automatically."""
 
 
+class PeerRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Names a peer, by name or address."""
+
+    peer: Annotated[str, msgspec.Meta(min_length=1, max_length=QUERY_LIMIT_CHARS)]
+
+
+class ResetRequest(PeerRequest, frozen=True, kw_only=True):
+    hard: bool = False
+    """No route outlives the reset (RFC 8538)."""
+    message: str = ""
+    """For the neighbor's operator (RFC 9003), at most 255 bytes in UTF-8."""
+
+
+class DoneView(msgspec.Struct, frozen=True):
+    done: bool = True
+
+
 class AssignView(msgspec.Struct, frozen=True):
     address: str
 
@@ -56,7 +80,7 @@ class ErrorView(msgspec.Struct, frozen=True):
 
 
 class Refused(Exception):  # noqa: N818 - named for what the caller is told
-    """An assignment is refused, for the reason that the exception carries: pool full, unknown pool, store lost.
+    """What was asked for is refused, for the reason that the exception carries: pool full, store lost, no such session.
 
     The caller shows the reason. Asking again helps only after what it names has changed.
     """
@@ -71,7 +95,21 @@ class Views(Protocol):
 
     def status(self) -> StatusView: ...
 
-    def peers(self) -> list[PeerView]: ...
+    def peers(self, name: str | None) -> list[PeerView]:
+        """Return every peer, or the one of *name*; raises ValueError with the reason where there is none."""
+        ...
+
+    def peer_routes(self, peer: str | None, which: Which, prefix: Prefix | None) -> Iterator[PeerRouteView]:
+        """Yield routes of one peer or all; raises ValueError at once for an unknown one."""
+        ...
+
+    async def refresh(self, peer: str) -> None:
+        """Ask a peer to send everything again; raises Refused, ValueError for an unknown one."""
+        ...
+
+    async def reset(self, peer: str, *, hard: bool, message: str) -> None:
+        """End a session, to begin anew; raises Refused, ValueError for an unknown peer or a message too long."""
+        ...
 
     def routes(self, prefix: Prefix | None) -> list[RouteView]:
         """Return every route, or the one of exactly *prefix* (an empty list where there is none)."""

@@ -14,8 +14,9 @@ import asyncio
 import errno
 import os
 import socket as sockets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from aiohttp import web
 
 from bgpd.api import protocol
 from bgpd.model.prefix import Prefix
+from bgpd.model.view import Which
 
 BODY_LIMIT_BYTES = 4096
 """Of a request; an AssignRequest has at most about 600."""
@@ -91,6 +93,9 @@ class Server:
         application = web.Application(client_max_size=BODY_LIMIT_BYTES, middlewares=[self._bound, _errors_as_json])
         application.router.add_get(protocol.STATUS, self._status)
         application.router.add_get(protocol.PEERS, self._peers)
+        application.router.add_get(protocol.PEER_ROUTES, self._peer_routes)
+        application.router.add_post(protocol.REFRESH, self._refresh)
+        application.router.add_post(protocol.RESET, self._reset)
         application.router.add_get(protocol.ROUTES, self._routes)
         application.router.add_get(protocol.EXPLAIN, self._explain)
         application.router.add_get(protocol.POOLS, self._pools)
@@ -113,7 +118,40 @@ class Server:
         return _answer(self._views.status())
 
     async def _peers(self, request: web.Request) -> web.StreamResponse:
-        return await _answer_list(request, self._views.peers())
+        try:
+            return await _answer_list(request, self._views.peers(_parameter(request, "name")))
+        except ValueError as defect:
+            return _error(400, str(defect))
+
+    async def _peer_routes(self, request: web.Request) -> web.StreamResponse:
+        text = _parameter(request, "prefix")
+        try:
+            which = Which(_parameter(request, "which") or Which.RECEIVED)
+            prefix = None if text is None else Prefix.parse(text)
+            rows = self._views.peer_routes(_parameter(request, "peer"), which, prefix)
+        except ValueError as defect:
+            return _error(400, str(defect))
+        return await _answer_rows(request, rows)
+
+    async def _refresh(self, request: web.Request) -> web.StreamResponse:
+        try:
+            asked = msgspec.json.decode(await request.read(), type=protocol.PeerRequest)
+            await self._views.refresh(asked.peer)
+        except (msgspec.DecodeError, ValueError) as defect:
+            return _error(400, str(defect))
+        except protocol.Refused as refusal:
+            return _error(409, refusal.reason)
+        return _answer(protocol.DoneView())
+
+    async def _reset(self, request: web.Request) -> web.StreamResponse:
+        try:
+            asked = msgspec.json.decode(await request.read(), type=protocol.ResetRequest)
+            await self._views.reset(asked.peer, hard=asked.hard, message=asked.message)
+        except (msgspec.DecodeError, ValueError) as defect:
+            return _error(400, str(defect))
+        except protocol.Refused as refusal:
+            return _error(409, refusal.reason)
+        return _answer(protocol.DoneView())
 
     async def _routes(self, request: web.Request) -> web.StreamResponse:
         text = _parameter(request, "prefix")
@@ -190,6 +228,24 @@ async def _answer_list(request: web.Request, rows: Sequence[Any]) -> web.StreamR
         await response.write(opening + msgspec.json.encode(rows[start : start + PART_ROWS])[1:-1])
         await asyncio.sleep(0)
         opening = b","
+    await response.write(b"]")
+    await response.write_eof()
+    return response
+
+
+async def _answer_rows(request: web.Request, rows: Iterator[Any]) -> web.StreamResponse:
+    """Send *rows* as one JSON list, made while they are sent; a short list at once."""
+    part = list(islice(rows, PART_ROWS))
+    if len(part) < PART_ROWS:
+        return web.Response(body=msgspec.json.encode(part), content_type=_JSON)
+    response = web.StreamResponse(headers={"Content-Type": _JSON})
+    await response.prepare(request)
+    opening = b"["
+    while part:
+        await response.write(opening + msgspec.json.encode(part)[1:-1])
+        await asyncio.sleep(0)
+        opening = b","
+        part = list(islice(rows, PART_ROWS))
     await response.write(b"]")
     await response.write_eof()
     return response

@@ -20,7 +20,9 @@ from bgpd.cli.lazy import Place as _Place
 COMMANDS: Final = {
     "run": _Place("bgpd.cli.run", "run", "Run the daemon in the foreground."),
     "status": _Place("bgpd.cli.status", "status", "Show how the daemon is: phase, store, sessions, routes."),
-    "peers": _Place("bgpd.cli.status", "peers", "Show the BGP sessions."),
+    "peers": _Place("bgpd.cli.peers", "peers", "Show the BGP sessions, or one in detail."),
+    "refresh": _Place("bgpd.cli.peers", "refresh", "Have a peer send everything again."),
+    "reset": _Place("bgpd.cli.peers", "reset", "End a session, to begin a new one."),
     "routes": _Place("bgpd.cli.routes", "routes", "Show how prefixes are reached, or all paths of one."),
     "explain": _Place("bgpd.cli.routes", "explain", "Explain how an address or prefix is reached, and why."),
     "get": _Place("bgpd.cli.resources", "get", "Show resources of the store: pools, peers, filters, nodes, …"),

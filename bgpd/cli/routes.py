@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
 from bgpd.cli.options import BadInput, asking, asks, output
 from bgpd.cli.render import BAD, DIM, GOOD, WARN, Cell, Column, Styled, Table, age, printable, show, show_json
 from bgpd.model.prefix import Address, Prefix
-from bgpd.model.view import ExplainView, PathView, RouteView, StepView
+from bgpd.model.view import ExplainView, PathView, PeerRouteView, RouteView, StepView, Which
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 CODES = {
     "own": ("O", GOOD),
@@ -37,13 +41,43 @@ _FLAGS = {"programmed": ("*", ""), "kept": ("k", ""), "none": (" ", ""), "pendin
 _FAILED = ("r", BAD)
 
 
+def _which(command: F) -> F:
+    """Add the options that choose the routes of peers; the function gets *which*, None without one."""
+    texts = {
+        Which.RECEIVED: "What peers sent.",
+        Which.ACCEPTED: "Of that, what may be chosen.",
+        Which.REJECTED: "Of that, what may not, and by which rule.",
+        Which.ADVERTISED: "What we announce to peers.",
+    }
+    for which, text in reversed(texts.items()):
+        command = click.option(f"--{which.value}", "which", flag_value=which.value, help=text)(command)
+    return command
+
+
 @click.command()
 @click.argument("prefix", required=False)
+@click.option(
+    "--peer", metavar="NAME", help="Routes of this peer only (name or address); those received unless said otherwise."
+)
+@_which
 @output()
 @asks
-def routes(prefix: str | None, socket: Path, output: str) -> None:
-    """Show how prefixes are reached; with PREFIX, all paths to it and why each is or is not used."""
+def routes(prefix: str | None, peer: str | None, which: str | None, socket: Path, output: str) -> None:
+    """Show how prefixes are reached; with PREFIX, all paths to it and the step at which each lost.
+
+    With --peer or one of the options below: the routes of the sessions (adj-rib-in and adj-rib-out).
+    """
     wanted = None if prefix is None else _prefix(prefix)
+    if peer is not None or which is not None:
+        with asking(socket) as client:
+            rows = client.peer_routes(peer, Which(which or Which.RECEIVED), wanted)
+        if output == "json":
+            show_json(rows)
+        elif rows:
+            show(peer_routes_table(rows, time.time()))
+        else:
+            click.echo("there are no such routes", err=True)
+        return
     with asking(socket) as client:
         views = client.routes(wanted)
     if output == "json":
@@ -175,6 +209,41 @@ def _path(path: PathView, now: float) -> tuple[Cell, ...]:
         " ".join(path.communities),
         age(path.since, now),
         path.why_not,
+    )
+
+
+def peer_routes_table(views: list[PeerRouteView], now: float) -> Table:
+    """Lay out routes of sessions, one a row."""
+    columns = (
+        Column("PREFIX"),
+        Column("PEER"),
+        Column("NEXT HOP"),
+        Column("AS PATH"),
+        Column("MED", right=True),
+        Column("LOCPRF", right=True),
+        Column("COMMUNITIES"),
+        Column("AGE", right=True),
+        Column("STATUS"),
+    )
+    return Table(columns, [_peer_route(view, now) for view in views])
+
+
+def _peer_route(view: PeerRouteView, now: float) -> tuple[Cell, ...]:
+    path = view.path
+    used = (
+        "best" if path.best else "equal to the best" if path.equal else f"lost: {path.why_not}" if path.why_not else ""
+    )
+    accepted = view.status == "accepted"
+    return (
+        view.prefix + (f" [{view.path_id}]" if view.path_id else ""),
+        path.peer,
+        path.next_hop,
+        path.as_path,
+        path.med,
+        path.local_pref,
+        " ".join(path.communities),
+        age(path.since, now),
+        Styled(f"{view.status}, {used}" if accepted and used else view.status, GOOD if path.best or path.equal else ""),
     )
 
 

@@ -1,4 +1,4 @@
-"""``bgpd status`` and ``bgpd peers``: how the daemon and its sessions are."""
+"""``bgpd status``: how the daemon is."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 from bgpd.cli.options import asking, asks, output
 from bgpd.cli.render import BAD, GOOD, WARN, Cell, Column, Styled, Table, age, show, show_json
-from bgpd.model.view import PeerView, PhaseView, StatusView
+from bgpd.model.view import PhaseView, StatusView
 
 
 @click.command()
@@ -23,24 +23,6 @@ def status(socket: Path, output: str) -> None:
         show_json(view)
     else:
         show(status_table(view, time.time()))
-
-
-@click.command()
-@output()
-@asks
-def peers(socket: Path, output: str) -> None:
-    """Show the BGP sessions.
-
-    RECEIVED counts the routes of the peer, ACCEPTED those that may be chosen, ANNOUNCED ours to it.
-    """
-    with asking(socket) as client:
-        views = client.peers()
-    if output == "json":
-        show_json(views)
-    elif views:
-        show(peers_table(views, time.time()))
-    else:
-        click.echo("no peer is configured", err=True)
 
 
 def status_table(view: StatusView, now: float) -> Table:
@@ -79,35 +61,3 @@ def _routes(view: StatusView) -> Styled:
 def _nodes(view: StatusView) -> Styled:
     text = f"{view.nodes_native} native, {view.nodes_fallback} in fallback, {view.nodes_unreachable} unreachable"
     return Styled(text, BAD if view.nodes_unreachable else WARN if view.nodes_fallback else "")
-
-
-def peers_table(views: list[PeerView], now: float) -> Table:
-    """Lay out sessions, one a row."""
-    columns = (
-        Column("NAME"),
-        Column("ADDRESS"),
-        Column("AS", right=True),
-        Column("STATE"),
-        Column("SINCE", right=True),
-        Column("RECEIVED", right=True),
-        Column("ACCEPTED", right=True),
-        Column("ANNOUNCED", right=True),
-        Column("REASON"),
-    )
-    return Table(columns, [_peer(view, now) for view in views])
-
-
-def _peer(view: PeerView, now: float) -> tuple[Cell, ...]:
-    stale = f"{view.stale} stale" if view.stale else ""
-    bfd = f"BFD {view.bfd.state}{f': {view.bfd.reason}' if view.bfd.reason else ''}" if view.bfd is not None else ""
-    return (
-        view.name,
-        view.address,
-        view.asn,
-        Styled(view.state, GOOD if view.state == "Established" else BAD),
-        age(view.since, now) or "never",
-        view.received,
-        view.accepted,
-        view.announced,
-        "; ".join(filter(None, (stale, view.reason, bfd))),
-    )

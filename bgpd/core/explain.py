@@ -80,6 +80,17 @@ class Explainer:
         ]
         return tuple(views)
 
+    def fate(self, prefix: Prefix, path: Path) -> PathView:
+        """Return one path with what the decision made of it."""
+        selection = self._state.selection(prefix)
+        key = (path.peer, path.path_id)
+        for at, chosen in enumerate(selection.chosen):
+            if (chosen.path.peer, chosen.path.path_id) == key:
+                return self._path(prefix, path, best=at == 0, equal=at > 0, why_not="")
+        whys = [step.value for lost, step in selection.lost if (lost.path.peer, lost.path.path_id) == key]
+        whys += [why for other, why in self._state.ineligible.get(prefix, ()) if (other.peer, other.path_id) == key]
+        return self._path(prefix, path, best=False, equal=False, why_not=whys[0] if whys else "")
+
     # -------------------------------------------------------------- the hops
 
     def _explain(self, query: str, prefix: Prefix | None, asked: Prefix) -> Explanation:

@@ -4,31 +4,34 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 
 import msgspec
 
 import bgpd
 from bgpd.adapters import clock
+from bgpd.adapters.exabgp.process import Speaker
 from bgpd.adapters.reconciler import Reconciler
+from bgpd.api.protocol import Refused
 from bgpd.core.explain import Explainer
 from bgpd.core.forward import Reached
 from bgpd.core.overlay.choose import How
 from bgpd.core.pipeline import Pipeline
+from bgpd.daemon.peer_views import PeerViews
 from bgpd.model.forwarding import Group, KernelKey, KernelRoute, KernelValue, Leg, RouteKey
-from bgpd.model.peer import Peer, SessionOpen
 from bgpd.model.prefix import Address, Prefix
 from bgpd.model.view import (
-    BfdView,
     BlockView,
     ExplainView,
     PathView,
+    PeerRouteView,
     PeerView,
     PhaseView,
     PoolView,
     RouteView,
     StatusView,
     StepView,
+    Which,
 )
 
 
@@ -39,7 +42,8 @@ class DaemonViews:
         self,
         pipeline: Pipeline,
         kernel: Reconciler[KernelKey, KernelValue],
-        neighbors: Reconciler[Address, Peer],
+        speaker: Speaker,
+        peers: PeerViews,
         assign: Callable[[str, str | None], Awaitable[Address]],
         *,
         router_id: Address,
@@ -48,7 +52,8 @@ class DaemonViews:
         self._pipeline = pipeline
         self._state = pipeline.state
         self._kernel = kernel
-        self._neighbors = neighbors
+        self._speaker = speaker
+        self._peers = peers
         self._assign = assign
         self._router_id = router_id
         self._asn = asn
@@ -101,62 +106,17 @@ class DaemonViews:
 
     # -------------------------------------------------------------- peers
 
-    def peers(self) -> list[PeerView]:
-        return [self._peer(address, peer) for address, peer in self._state.facts.peers.items()]
+    def peers(self, name: str | None) -> list[PeerView]:
+        return self._peers.peers(name)
 
-    def _peer(self, address: Address, peer: Peer) -> PeerView:
-        session, adj_in = self._state.facts.sessions[address], self._state.adj_in
-        ineligible = stale = 0
-        for prefix, path_id in adj_in.of_peer(address):
-            stale += adj_in.is_stale(prefix, adj_in.paths(prefix)[address, path_id])
-            refused = self._state.ineligible.get(prefix, ())
-            ineligible += any((path.peer, path.path_id) == (address, path_id) for path, _ in refused)
-        opened = session.open
-        failure = self._neighbors.failure(address)
-        if session.up:
-            state = "Established"
-        elif self._state.facts.speaker_up:
-            state = "Idle" if peer.passive or failure is not None else "Connect"
-        else:
-            state = "Down"
-        return PeerView(
-            name=peer.name,
-            address=str(address),
-            asn=peer.asn,
-            local_address=str(peer.local_address),
-            local_asn=peer.local_asn,
-            state=state,
-            since=_wall(session.since),
-            received=adj_in.count(address),
-            accepted=adj_in.count(address) - ineligible,
-            stale=stale,
-            announced=sum(key[0] == address for key, _ in self._pipeline.tables.adj_rib_out.items())
-            if session.up
-            else 0,
-            reason=failure.reason if failure is not None else session.reason,
-            transitions=session.transitions,
-            hold_time_s=min(opened.hold_time_s, peer.hold_time_s) if session.up and opened is not None else None,
-            router_id=str(opened.router_id) if opened is not None else "",
-            capabilities=_capabilities(peer, opened if session.up else None),
-            errors=dict(sorted(session.errors.items())),
-            bfd=self._bfd(address, peer),
-        )
+    def peer_routes(self, peer: str | None, which: Which, prefix: Prefix | None) -> Iterator[PeerRouteView]:
+        return self._peers.routes(peer, which, prefix)
 
-    def _bfd(self, address: Address, peer: Peer) -> BfdView | None:
-        if peer.policy.bfd is None:
-            return None
-        told = self._state.facts.bfd.get(address)
-        if told is None:
-            return BfdView(
-                state="unknown", since=None, reason="the BFD process has not told of it", detection_time_ms=0.0
-            )
-        status = told.status
-        return BfdView(
-            state=status.state,
-            since=_wall(told.since),
-            reason=status.diagnostic,
-            detection_time_ms=status.detection_time_ms,
-        )
+    async def refresh(self, peer: str) -> None:
+        _refuse(await self._speaker.refresh(self._peers.address(peer)))
+
+    async def reset(self, peer: str, *, hard: bool, message: str) -> None:
+        _refuse(await self._speaker.reset(self._peers.address(peer), hard=hard, text=message))
 
     # -------------------------------------------------------------- routes
 
@@ -276,15 +236,6 @@ def _clock_text(at: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at)) + f".{int(at * 1000) % 1000:03}Z"
 
 
-def _capabilities(peer: Peer, opened: SessionOpen | None) -> tuple[str, ...]:
-    """Name what the neighbor said that it can, as far as we use it."""
-    if opened is None:
-        return ()
-    names = [f"{family} unicast" for family in opened.families if family in peer.families]
-    if opened.route_refresh:
-        names.append("route-refresh")
-    if opened.enhanced_refresh:
-        names.append("enhanced-route-refresh")
-    if opened.graceful_restart is not None:
-        names.append(f"graceful-restart {opened.graceful_restart.restart_time_s} s")
-    return tuple(names)
+def _refuse(reason: str) -> None:
+    if reason:
+        raise Refused(reason)

@@ -38,10 +38,12 @@ from bgpd.adapters.store.watch import StoreSource
 from bgpd.api.protocol import Refused
 from bgpd.api.server import Server, SocketUnusable
 from bgpd.config.schema import Config, SpeakerMode
+from bgpd.core.explain import Explainer
 from bgpd.core.ipam.block import Refused as NoAddress
 from bgpd.core.pipeline import Pipeline
 from bgpd.daemon import compare, loop
 from bgpd.daemon.collect import Collection
+from bgpd.daemon.peer_views import PeerViews
 from bgpd.daemon.record import Recorder
 from bgpd.daemon.views import DaemonViews
 from bgpd.flow.inbox import Inbox
@@ -130,7 +132,13 @@ class Daemon:
         views = DaemonViews(
             self._pipeline,
             self._kernel_reconciler,
-            self._neighbors,
+            self._speaker,
+            PeerViews(
+                self._pipeline,
+                self._neighbors,
+                self._adj_rib_out,
+                Explainer(self._pipeline.state, self._pipeline.forwarder),
+            ),
             self._assign,
             router_id=self._router_id(),
             asn=self._config.node.asn,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 import msgspec
 
 
@@ -51,6 +53,27 @@ class BfdView(msgspec.Struct, frozen=True, kw_only=True):
     """Silence of the peer that ends it."""
 
 
+class Which(StrEnum):
+    """Routes of a peer: all that it sent, those that may be chosen, those that may not, and ours to it."""
+
+    RECEIVED = "received"
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+    ADVERTISED = "advertised"
+
+
+class FamilyView(msgspec.Struct, frozen=True, kw_only=True):
+    """One address family of a session."""
+
+    family: str
+    received: int
+    accepted: int
+    stale: int
+    announced: int
+    complete: bool
+    """End-of-RIB came in this session, or was inferred (RFC 4724 section 2)."""
+
+
 class PeerView(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     address: str
@@ -73,6 +96,17 @@ class PeerView(msgspec.Struct, frozen=True, kw_only=True):
     hold_time_s: int | None
     router_id: str
     capabilities: tuple[str, ...]
+    """Of both sides, as far as used."""
+    keepalive_s: int | None = None
+    kind: str = "configured"
+    """Where the peer comes from: configured, mesh, global, node, reverse or workload."""
+    interface: str = ""
+    offered: tuple[str, ...] = ()
+    """Capabilities of our OPEN."""
+    received_capabilities: tuple[str, ...] = ()
+    """Capabilities of the neighbor's OPEN, by name or number."""
+    families: tuple[FamilyView, ...] = ()
+    """Only where one peer was asked for."""
     errors: dict[str, int] = {}
     """Malformed UPDATEs since the daemon's start, by treatment and attribute (RFC 7606)."""
     bfd: BfdView | None = None
@@ -96,6 +130,17 @@ class PathView(msgspec.Struct, frozen=True, kw_only=True):
     """The step at which it lost, or why it is ineligible; empty for best and equals."""
     stale: bool
     since: float | None
+
+
+class PeerRouteView(msgspec.Struct, frozen=True, kw_only=True):
+    """A route of one peer, received or advertised."""
+
+    prefix: str
+    path: PathView
+    path_id: int = 0
+    """RFC 7911; 0 without add-path."""
+    status: str
+    """``accepted`` or ``rejected: reason``; of ours ``announced``, ``pending`` or ``refused: reason``."""
 
 
 class RouteView(msgspec.Struct, frozen=True, kw_only=True):

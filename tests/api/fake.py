@@ -17,12 +17,14 @@ from bgpd.model.view import (
     BlockView,
     ExplainView,
     PathView,
+    PeerRouteView,
     PeerView,
     PhaseView,
     PoolView,
     RouteView,
     StatusView,
     StepView,
+    Which,
 )
 
 SINCE = time.time() - (3 * 86400 + 4 * 3600 + 600)
@@ -206,6 +208,12 @@ EXPLAIN = ExplainView(
 )
 
 
+PEER_ROUTES = [
+    PeerRouteView(prefix="10.42.0.64/26", path=PATHS[1], status="accepted"),
+    PeerRouteView(prefix="10.66.0.0/16", path=PATHS[0], path_id=7, status="rejected: our AS 65101 is in the AS path"),
+]
+
+
 class FakeViews:
     """Views with the answers above. *routes_held* and *hold* may be set before a test asks."""
 
@@ -216,15 +224,42 @@ class FakeViews:
         self.pools_held = POOLS
         self.hold: asyncio.Event | None = None
         """Assignments wait for it."""
+        self.peer_routes_held = PEER_ROUTES
+        self.asked: list[tuple[str | None, Which, Prefix | None]] = []
+        self.done: list[tuple[object, ...]] = []
         self.assigned: list[tuple[str, str | None]] = []
 
     def status(self) -> StatusView:
         """Answer with the status above."""
         return STATUS
 
-    def peers(self) -> list[PeerView]:
-        """Answer with the peers held."""
-        return self.peers_held
+    def peers(self, name: str | None) -> list[PeerView]:
+        """Answer with the peers held, or the one of *name*."""
+        found = [view for view in self.peers_held if name in {None, view.name, view.address}]
+        if name is not None and not found:
+            raise ValueError(f"there is no peer {name}")
+        return found
+
+    def peer_routes(self, peer: str | None, which: Which, prefix: Prefix | None) -> Iterator[PeerRouteView]:
+        """Answer with the peer routes held, each *which* it is asked for."""
+        if peer is not None:
+            self.peers(peer)
+        self.asked.append((peer, which, prefix))
+        return iter(self.peer_routes_held)
+
+    async def refresh(self, peer: str) -> None:
+        """Refuse for a peer that is not established."""
+        (found,) = self.peers(peer)
+        if found.state != "Established":
+            raise Refused("there is no session with it")
+        self.done.append(("refresh", peer))
+
+    async def reset(self, peer: str, *, hard: bool, message: str) -> None:
+        """Take note of the reset."""
+        self.peers(peer)
+        if len(message) > 255:
+            raise ValueError("the message has 256 bytes")
+        self.done.append(("reset", peer, hard, message))
 
     def routes(self, prefix: Prefix | None) -> list[RouteView]:
         """Answer with the routes held."""

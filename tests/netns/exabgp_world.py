@@ -95,10 +95,10 @@ class World:
 
     # -------------------------------------------------------------- BIRD
 
-    def bird(self, config: str) -> None:
+    def bird(self, config: str, *options: str) -> None:
         file = self.folder / "bird.conf"
         file.write_text(config)
-        self.router("bird", "-f", "-c", str(file), "-s", str(self.folder / "bird.ctl"))
+        self.router("bird", "-f", "-c", str(file), "-s", str(self.folder / "bird.ctl"), *options)
         deadline = time.monotonic() + WAIT_S
         while not (self.folder / "bird.ctl").exists():
             assert time.monotonic() < deadline, "BIRD does not start"
@@ -120,13 +120,18 @@ class World:
         file = folder / "frr.conf"
         file.write_text(config)
         shutil.chown(folder, "frr", "frrvty")  # the user that Debian's FRR becomes
-        for daemon in ("zebra", "bgpd"):
-            common = ("-f", str(file), "-i", str(folder / f"{daemon}.pid"), "-z", str(folder / "zserv.api"))
-            self.router(f"/usr/lib/frr/{daemon}", *common, "-P", "0", "--vty_socket", str(folder))
-            deadline = time.monotonic() + WAIT_S
-            while not (folder / f"{daemon}.vty").exists():
-                assert time.monotonic() < deadline, f"FRR's {daemon} does not start"
-                time.sleep(0.02)
+        daemons = ("zebra", "staticd", "bgpd") if "ip route" in config else ("zebra", "bgpd")
+        for daemon in daemons:
+            self.frr_daemon(daemon)
+
+    def frr_daemon(self, daemon: str) -> None:
+        folder = self.folder / "frr"
+        common = ("-f", str(folder / "frr.conf"), "-i", str(folder / f"{daemon}.pid"), "-z", str(folder / "zserv.api"))
+        self.router(f"/usr/lib/frr/{daemon}", *common, "-P", "0", "--vty_socket", str(folder))
+        deadline = time.monotonic() + WAIT_S
+        while not (folder / f"{daemon}.vty").exists():
+            assert time.monotonic() < deadline, f"FRR's {daemon} does not start"
+            time.sleep(0.02)
 
     def vtysh(self, *commands: str) -> str:
         words = [word for command in commands for word in ("-c", command)]

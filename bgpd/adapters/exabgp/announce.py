@@ -92,7 +92,7 @@ class AdjRibOutTarget:
     async def apply(self, changes: Sequence[tuple[Key, Announcement | None]]) -> dict[Key, str]:
         """Announce, or withdraw where the value is None; returns the keys that ExaBGP refused, with the reason."""
         refused: dict[Key, str] = {}
-        batches: dict[tuple[Address, Announcement | None], list[Prefix]] = {}
+        batches: dict[tuple[Address, Announcement | None, Family], list[Prefix]] = {}
         for (peer, prefix), value in changes:
             out = self._sessions.get(peer)
             if out is None or not out.read_back:
@@ -102,9 +102,9 @@ class AdjRibOutTarget:
             if reason:
                 refused[peer, prefix] = reason
             elif value is not None or (peer, prefix) in self.actual:
-                batches.setdefault((peer, value), []).append(prefix)
+                batches.setdefault((peer, value, prefix.family), []).append(prefix)
         try:
-            for (peer, value), prefixes in batches.items():
+            for (peer, value, _), prefixes in batches.items():
                 for at in range(0, len(prefixes), BATCH_PREFIXES):
                     refused |= await self._send(peer, value, prefixes[at : at + BATCH_PREFIXES])
         except SpeakerGone:
@@ -129,9 +129,10 @@ class AdjRibOutTarget:
         With graceful restart ExaBGP closes without a NOTIFICATION, and the peer would keep our routes for the restart time.
         """
         self._asked.pop(peer, None)
-        prefixes = [prefix for address, prefix in self.actual if address == peer]
-        for at in range(0, len(prefixes), BATCH_PREFIXES):
-            await self._send(peer, None, prefixes[at : at + BATCH_PREFIXES])
+        for family in Family:
+            prefixes = [prefix for address, prefix in self.actual if address == peer and prefix.family is family]
+            for at in range(0, len(prefixes), BATCH_PREFIXES):
+                await self._send(peer, None, prefixes[at : at + BATCH_PREFIXES])
 
     async def _send(self, peer: Address, value: Announcement | None, prefixes: list[Prefix]) -> dict[Key, str]:
         out = self._sessions.get(peer)
@@ -164,8 +165,8 @@ def _unfit(session: Session, prefix: Prefix, value: Announcement) -> str:
     return unfit(value)
 
 
-def _command(peer: Peer, value: Announcement | None, prefixes: Iterable[Prefix]) -> str:
+def _command(peer: Peer, value: Announcement | None, prefixes: Sequence[Prefix]) -> str:
     nlri = " ".join(map(str, prefixes))
     if value is None:
         return f"neighbor {peer.address} withdraw attributes next-hop self nlri {nlri}"
-    return f"neighbor {peer.address} announce attributes {words(value, peer)} nlri {nlri}"
+    return f"neighbor {peer.address} announce attributes {words(value, peer, prefixes[0].family)} nlri {nlri}"

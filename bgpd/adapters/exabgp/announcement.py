@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from bgpd.model.peer import Peer
-from bgpd.model.prefix import Address, Prefix
+from bgpd.model.prefix import Address, Family, Prefix
 from bgpd.model.route import Announcement, AsSegment, Origin, SegmentKind, UnknownAttribute, community_text
 
 FOREIGN = Announcement(communities=(0,))
@@ -30,9 +30,13 @@ _BRACKETS = {SegmentKind.SEQUENCE: "[ {} ]", SegmentKind.SET: "( {} )"}
 _GENERIC = "attribute-0x"
 
 
-def words(value: Announcement, peer: Peer) -> str:
-    """Write the attributes as ``announce attributes`` takes them, without the prefixes."""
-    parts = [f"next-hop {value.next_hop or 'self'}", f"origin {value.origin.name.lower()}"]
+def words(value: Announcement, peer: Peer, family: Family) -> str:
+    """Write the attributes as ``announce attributes`` takes them, without the prefixes, which are of *family*.
+
+    ``self`` of IPv4 routes in a session over IPv6 would be our router id: there the address itself is written (RFC 8950).
+    """
+    hop = value.next_hop or ("self" if family is peer.local_address.family else peer.local_address)
+    parts = [f"next-hop {hop}", f"origin {value.origin.name.lower()}"]
     path = _sent_path(value.as_path, peer)
     if path:
         parts.append("as-path " + " ".join(_BRACKETS[s.kind].format(" ".join(map(str, s.asns))) for s in path))

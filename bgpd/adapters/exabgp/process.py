@@ -29,7 +29,7 @@ from bgpd.adapters.exabgp.codec import CodecError
 from bgpd.adapters.exabgp.commands import ACK_WAIT_S, Commands, SpeakerGone
 from bgpd.adapters.exabgp.lines import Answer, Hello, SnapshotEnd, Text, parse
 from bgpd.adapters.exabgp.neighbors import NeighborsTarget
-from bgpd.adapters.exabgp.notification import command
+from bgpd.adapters.exabgp.notification import ADMIN_RESET, CEASE, command
 from bgpd.adapters.exabgp.source import Session, Source
 from bgpd.adapters.secrets import DIRECTORY, Passwords
 from bgpd.model.event import Event, SpeakerLost, SpeakerUp
@@ -59,6 +59,8 @@ RESPAWN_BACKOFF_S = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 """Pauses before consecutive starts of an ExaBGP that does not stay; the last one stays."""
 STABLE_S = 30.0
 """An attachment that lasted so long clears the back-off."""
+SPEAKER_LOST = "ExaBGP is not attached"
+"""Answer to what needs it."""
 LOG_BYTES = 8 << 20
 """A log larger than this at a start of ExaBGP is renamed to ``.1``."""
 
@@ -100,6 +102,7 @@ class Speaker:
         self._source.on_up = self._on_up
         self._source.on_down = self.adj_rib_out.down
         self._source.on_reset = lambda peer, notification: self._start(self._reset(peer, notification))
+        self._source.on_refresh = lambda session: self._start(self._source.refresh(session))
         self._log = options.log_path or options.runtime_dir / "exabgp.log"
         self._alive = options.runtime_dir / "exabgp.alive"
         self._pid: int | None = None
@@ -150,6 +153,28 @@ class Speaker:
         if not keep and pid is not None:
             await self._end(pid)
         self._commands.close()
+
+    async def refresh(self, peer: Address) -> str:
+        """Have *peer* send everything again; returns why not, empty if it was asked."""
+        return await self._source.ask_again(peer) if self._group is not None else SPEAKER_LOST
+
+    async def reset(self, peer: Address, *, hard: bool, text: str) -> str:
+        """End the session with *peer* with Cease, Administrative Reset and *text* (RFC 9003), to begin a new one.
+
+        With *hard* no route outlives it, where both sides agreed that some would (RFC 8538). A peer without a session is called at
+        once. Returns why nothing was done, empty if it was; raises ValueError for a text that is too long.
+        """
+        session = self._source.sessions.get(peer)
+        restart = None if session is None else session.opened.open.graceful_restart
+        wrapped = hard and restart is not None and restart.notification
+        ending = self._ending(peer, Notification(CEASE, ADMIN_RESET, sent=True, text=text, hard=wrapped))
+        if self._group is None or peer not in self.neighbors.actual:
+            return SPEAKER_LOST if self._group is None else "it is not configured in ExaBGP"
+        try:
+            reply = await self._commands.run(ending)
+        except SpeakerGone:
+            return SPEAKER_LOST
+        return "" if reply.done else "ExaBGP refused it"
 
     async def _attachment(self) -> str:
         """One life of a connection; returns why it ended."""

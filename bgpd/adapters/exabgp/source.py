@@ -73,6 +73,8 @@ class Source:
         """Called before PeerDown is delivered."""
         self.on_reset: Callable[[Address, Notification], None] = lambda _peer, _notification: None
         """Called to have ExaBGP end a session with a NOTIFICATION; must not wait, it is called by the task that reads the answers."""
+        self.on_refresh: Callable[[Session], None] = lambda _session: None
+        """Called to have a refresh run in a task of its own."""
         self._commands = commands
         self._peers = peers
         self._deliver = deliver
@@ -234,6 +236,21 @@ class Source:
         self.on_reset(peer, notification)
 
     # -------------------------------------------------------------- refresh after an attachment
+
+    async def ask_again(self, peer: Address) -> str:
+        """Have *peer* send everything again, and say that it was asked; returns why that cannot be, empty if it can."""
+        session = self.sessions.get(peer)
+        if session is None:
+            return "there is no session with it"
+        if not session.opened.open.route_refresh:
+            return "it does not speak route refresh (RFC 2918); `bgpd reset` makes it send everything again"
+        if any(key[0] == peer for key in self._refreshing):
+            return "it is sending everything already"
+        if not session.opened.open.enhanced_refresh:  # one that speaks RFC 7313 says itself where it begins
+            for family in session.families:
+                await self._deliver(RefreshBegun(peer, family))
+        self.on_refresh(session)
+        return ""
 
     async def refresh(self, session: Session) -> None:
         """Have the peer send everything again; a peer without route refresh (RFC 2918) gets its session restarted."""

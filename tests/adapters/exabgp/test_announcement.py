@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from bgpd.adapters.exabgp.announcement import FOREIGN, held, unfit, words
 from bgpd.model.peer import Peer
-from bgpd.model.prefix import Address, Prefix
+from bgpd.model.prefix import Address, Family, Prefix
 from bgpd.model.route import Announcement, AsSegment, Origin, SegmentKind, UnknownAttribute
 
 pytestmark = pytest.mark.core
@@ -47,10 +47,10 @@ def _segment(*asns: int, kind: str = "as-sequence") -> dict[str, object]:
 
 def test_an_ebgp_session_puts_its_own_as_in_front_of_a_path() -> None:
     """RFC 4271 5.1.2: the local AS leads; where there is no path ExaBGP adds it itself."""
-    assert "as-path [ 65000 65010 65011 ] ( 1 2 )" in words(FULL, EXTERNAL)
-    assert "as-path [ 65010 65011 ] ( 1 2 )" in words(FULL, INTERNAL)
-    assert "as-path [ 65000 ] ( 1 2 )" in words(Announcement(as_path=PATH[1:]), EXTERNAL)
-    assert "next-hop self origin igp" == words(Announcement(), EXTERNAL)
+    assert "as-path [ 65000 65010 65011 ] ( 1 2 )" in words(FULL, EXTERNAL, Family.IPV4)
+    assert "as-path [ 65010 65011 ] ( 1 2 )" in words(FULL, INTERNAL, Family.IPV4)
+    assert "as-path [ 65000 ] ( 1 2 )" in words(Announcement(as_path=PATH[1:]), EXTERNAL, Family.IPV4)
+    assert "next-hop self origin igp" == words(Announcement(), EXTERNAL, Family.IPV4)
 
 
 def test_the_own_as_is_taken_off_again() -> None:
