@@ -138,6 +138,11 @@ class PeerSection(Section, frozen=True, kw_only=True):
     """TCP-MD5 (RFC 2385)."""
 
 
+class BgpSection(Section, frozen=True, kw_only=True):
+    mesh: bool | None = None
+    """Whether this node is one of the node-to-node mesh; None: as BGPConfiguration default says, and not where there is none."""
+
+
 class FallbackSection(Section, frozen=True, kw_only=True):
     kind: Fallback = Fallback.VXLAN
     restore_after_s: Seconds = 10.0
@@ -253,6 +258,7 @@ class Config(Section, frozen=True, kw_only=True):
     store: StoreSection = StoreSection()
     pool: PoolSection | None = None
     peer: tuple[PeerSection, ...] = ()
+    bgp: BgpSection = BgpSection()
     fallback: FallbackSection = FallbackSection()
     ecmp: EcmpSection = EcmpSection()
     decision: DecisionSection = DecisionSection()
@@ -315,6 +321,7 @@ class Config(Section, frozen=True, kw_only=True):
         return Configured(
             node=self.own_node(),
             peers=tuple(self._peer(section) for section in self.peer),
+            mesh=self.bgp.mesh,
             options=Options(
                 peers_learned_ceiling_s=self.startup.peers_learned_ceiling_s,
                 restore_after_s=self.fallback.restore_after_s,

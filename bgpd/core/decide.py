@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from itertools import islice
 
+import msgspec
+
 from bgpd.core.rib.adj_in import Path
 from bgpd.core.rib.decision import Candidate, Rules, candidate, select
+from bgpd.core.rib.filter import Rejected
+from bgpd.core.rib.policy import admitted, filtered
 from bgpd.core.state import State
 from bgpd.model.peer import Peer
 from bgpd.model.prefix import Address, Prefix
@@ -20,6 +24,8 @@ class Decider:
         self._users: dict[Address, dict[Prefix, None]] = {}
         self._judged: dict[Path, Candidate | str] = {}
         """Of the settling under way: at most the paths of its budget."""
+        self._changed: dict[Path, Candidate] = {}
+        """The same for paths as filters have changed them."""
         self._rules = Rules()
         self._clusters: set[Address | None] = set()
         self._own: list[Prefix] = []
@@ -30,10 +36,11 @@ class Decider:
         if state.stale.resolution:
             self._refresh()
         self._judged.clear()
+        self._changed.clear()
         options = state.facts.options
         self._rules = Rules(options.ecmp_limit, options.multipath_relax, options.always_compare_med)
         clusters = {peer.policy.reflector_cluster for peer in state.facts.peers.values()}
-        self._clusters = (clusters | {state.facts.me.cluster_id}) - {None}
+        self._clusters = (clusters | {state.facts.world.me.cluster_id}) - {None}
         self._own = list(state.facts.blocks_of.get(state.facts.me.name, ()))
         for prefix in list(islice(state.stale.prefixes, budget)):
             del state.stale.prefixes[prefix]
@@ -50,6 +57,8 @@ class Decider:
         for path in state.adj_in.paths(prefix).values():
             self._users.setdefault(path.attributes.next_hop, {})[prefix] = None
             found = "it is inside a block of ours" if own else self._judge(path)
+            if isinstance(found, Candidate) and state.facts.peers[path.peer].policy.filters:
+                found = self._filtered(prefix, found)
             if isinstance(found, str):
                 refused.append((path, found))
             else:
@@ -77,6 +86,8 @@ class Decider:
             stale.learned[prefix] = None
         for block in facts.covered.get(prefix, ()):
             stale.nodes[facts.owner[block]] = None
+        if self._state.transit:
+            stale.exports[prefix] = None
 
     def _judge(self, path: Path) -> Candidate | str:
         """Check eligibility (RFC 4271 section 9.1.2); returns the reason where it is not given.
@@ -105,7 +116,37 @@ class Decider:
         resolved = self._state.resolver.resolve(attributes.next_hop)
         if not resolved.legs:
             return f"next hop {attributes.next_hop} is unusable: {resolved.reason}"
+        taken = admitted(attributes, peer)
+        if isinstance(taken, Rejected):
+            return taken.rule
+        if taken is not attributes:
+            path = msgspec.structs.replace(path, attributes=taken)
         return candidate(path, resolved, external=peer.is_external, asn=peer.asn, router_id=session.open.router_id)
+
+    def _filtered(self, prefix: Prefix, found: Candidate) -> Candidate | str:
+        """Ask the peer's filters about an eligible path; they may change its attributes, LOCAL_PREF also of an external peer's."""
+        facts = self._state.facts
+        peer, path = facts.peers[found.path.peer], found.path
+        devices = tuple(leg.device for leg in found.resolved.legs)
+        taken = filtered(prefix, path.attributes, peer, facts.filters, devices)
+        if isinstance(taken, Rejected):
+            return taken.rule
+        if taken is path.attributes:
+            return found
+        path = msgspec.structs.replace(path, attributes=taken)
+        changed = self._changed.get(path)
+        if changed is None:
+            session = facts.sessions[path.peer].open
+            assert session is not None
+            changed = self._changed[path] = candidate(
+                path,
+                found.resolved,
+                external=peer.is_external,
+                asn=peer.asn,
+                router_id=session.router_id,
+                local_pref=taken.local_pref,
+            )
+        return changed
 
     def _loop(self, peer: Peer, attributes: Attributes) -> str:
         """Say how the path has come through us already; empty if it has not. AS sets count, too (RFC 4271 section 9.1.2)."""
@@ -134,7 +175,9 @@ class Decider:
                     del users[prefix]
             nodes = [name for name, node in state.facts.nodes.items() if node.ipv4_address == next_hop]
             state.stale.nodes.update(dict.fromkeys(nodes))
+            if next_hop in state.facts.gateways:
+                state.stale.gateways[next_hop] = None
             if not users:
                 self._users.pop(next_hop, None)
-                if not nodes:
+                if not nodes and next_hop not in state.facts.gateways:
                     state.resolver.forget(next_hop)

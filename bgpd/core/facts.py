@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import msgspec
+
 from bgpd.core.health.path import Told, broken
+from bgpd.core.peering.world import World
+from bgpd.core.rib.filter import Compiled
 from bgpd.model.event import Options
+from bgpd.model.health import StaticPrefix
 from bgpd.model.node import Node
 from bgpd.model.peer import Notification, Peer, SessionOpen
 from bgpd.model.pool import Affinity, AffinityState, Block, Pool
@@ -38,13 +43,38 @@ class StoreState:
 
 
 @dataclass(slots=True)
+class Limit:
+    """A peer sent more prefixes than it may: its session is ended."""
+
+    reason: str
+    until: float | None
+    """When it may come back (monotonic seconds); None: when somebody resets it."""
+
+
+@dataclass(slots=True)
 class Facts:
     """Owns every fact but the learned routes (core/rib/adj_in.py) and the kernel's (core/rib/nexthop.py)."""
 
     me: Node = field(default_factory=lambda: Node(name=""))
     options: Options = field(default_factory=Options)
+    world: World = field(default_factory=World)
+    """What peers are worked out from; shares *nodes*."""
     peers: dict[Address, Peer] = field(default_factory=dict)
+    """As worked out (core/peers.py), the held ones too."""
     sessions: dict[Address, Session] = field(default_factory=dict)
+    """Of every peer that there is, and of what the speaker told of others: an event may come before what explains it."""
+    filters: dict[str, Compiled] = field(default_factory=dict)
+    filter_users: dict[str, set[Address]] = field(default_factory=dict)
+    """Peers by the filters that they name, missing ones too."""
+    gateways: dict[Address, Address] = field(default_factory=dict)
+    """Peers that are reached by a gateway (reachableBy)."""
+    limits: dict[Address, Limit] = field(default_factory=dict)
+    draining: bool = False
+    """Graceful shutdown (RFC 8326): all that is announced asks to be avoided."""
+    announce: tuple[StaticPrefix, ...] = ()
+    """Of the node's file."""
+    health: dict[str, bool] = field(default_factory=dict)
+    """What each health check said last."""
     bfd: dict[Address, Told] = field(default_factory=dict)
     """What BFD says of a peer; a peer that is not there is not watched, or nothing is known."""
     pools: dict[str, Pool] = field(default_factory=dict)
@@ -62,6 +92,16 @@ class Facts:
     speaker_up: bool = False
     speaker_since: float | None = None
     speaker_reason: str = "not attached yet"
+
+    def __post_init__(self) -> None:
+        self.nodes = self.world.nodes
+
+    def own_node(self) -> Node:
+        """Return this node as its file describes it, with the labels and the cluster id of its resource."""
+        resource = self.nodes.get(self.me.name)
+        if resource is None:
+            return self.me
+        return msgspec.structs.replace(self.me, labels=resource.labels, cluster_id=resource.cluster_id)
 
     def broken(self, peer: Address) -> str:
         """Say why BFD holds the routes of *peer* for unusable; empty where it does not."""

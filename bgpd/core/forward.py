@@ -17,12 +17,12 @@ from bgpd.core.overlay.choose import Choice, How, Situation, choose
 from bgpd.core.overlay.restore import Restore
 from bgpd.core.rib.bandwidth import shares
 from bgpd.core.rib.decision import Selection
+from bgpd.core.rib.policy import Exportable, Source
 from bgpd.core.state import State
 from bgpd.model.forwarding import VXLAN_DEVICE, DeviceKey, GroupKey, KernelKey, KernelValue, Leg, RouteKind
 from bgpd.model.node import Node
 from bgpd.model.pool import BlockClaim, Fallback, Mode, Pool
 from bgpd.model.prefix import Address, Prefix
-from bgpd.model.route import Announcement
 
 
 class Reached(msgspec.Struct, frozen=True):
@@ -52,18 +52,16 @@ class Forwarder:
         self.reached: dict[Prefix, Reached] = {}
         self._remotes: dict[str, _Remote] = {}
         self._restores: dict[Prefix, Restore] = {}
-        self._announced: set[tuple[Address, Prefix]] = set()
 
     def settle(self, budget: int) -> int:
         """Recompute at most *budget* stale nodes and prefixes; returns what is left of the budget."""
         stale = self._state.stale
-        if stale.own:
-            stale.own = False
-            self._announce()
-            self._claim()
         if stale.overlay:
             stale.overlay = False
             self._device()
+        for address in stale.gateways:
+            self._gateway(address)
+        stale.gateways = {}
         while budget > 0 and stale.nodes:
             name = next(iter(stale.nodes))
             del stale.nodes[name]
@@ -108,22 +106,7 @@ class Forwarder:
             self._restores.pop(block, None)
         self._leave(remote, mine)
 
-    def _announce(self) -> None:
-        """Announce own confirmed blocks to every peer of their family, and nothing else (law 8)."""
-        facts, table = self._state.facts, self._state.tables.adj_rib_out
-        wanted: set[tuple[Address, Prefix]] = set()
-        for block in facts.blocks_of.get(facts.me.name, ()):
-            pool = facts.pool_of(block)
-            if pool is not None and pool.disable_bgp_export:
-                continue
-            wanted.update((address, block) for address, peer in facts.peers.items() if block.family in peer.families)
-        for key in self._announced - wanted:
-            table.discard(key)
-        for key in sorted(wanted - self._announced):
-            table.set(key, Announcement())
-        self._announced = wanted
-
-    def _claim(self) -> None:
+    def claim(self) -> None:
         """Want a block of each pool that nodes draw from by themselves, while we have none of it."""
         facts, table = self._state.facts, self._state.tables.claims
         if not facts.store.synced_once:
@@ -277,7 +260,11 @@ class Forwarder:
         Connected, static and DHCP routes of the same prefix win (a router's lower administrative distance), and so a default route from BGP
         is installed only where the host has none.
         """
-        if prefix in self._state.facts.owner:
+        if prefix in self._state.facts.owner or (prefix.is_host and prefix.network in self._state.facts.gateways):
+            return
+        own = self._state.originated.get(prefix)
+        if own is not None and own.source is not Source.BORROWED:
+            self._originated(own)
             return
         selection = self._state.selection(prefix)
         if not selection.chosen:
@@ -301,6 +288,29 @@ class Forwarder:
         name = f"via {names}" if not weights else f"via {names} by {' '.join(map(str, weights))}"
         self.fib.unicast(prefix, GroupKey(name), legs, weights)
         self._reach(prefix, "", Choice(How.BGP, legs, "BGP has a usable path"))
+
+    def _originated(self, own: Exportable) -> None:
+        """Drop what has no more specific route in a range that we announce, or leave it to whoever serves it; BGP's paths are not ours."""
+        if own.blackhole:
+            self.fib.drop(own.prefix, RouteKind.BLACKHOLE)
+        else:
+            self.fib.remove(own.prefix)
+        self._reach(
+            own.prefix, self._state.facts.me.name, Choice(How.OWN, (), f"announced by this node ({own.source})")
+        )
+
+    def _gateway(self, address: Address) -> None:
+        """Have the peer at *address* reached by its gateway (reachableBy of a BGPPeer): a static route of ours."""
+        prefix = Prefix.of(address, address.family.bits)
+        if address not in self._state.facts.gateways:
+            self.fib.remove(prefix)
+            self._state.stale.learned[prefix] = None
+            return
+        resolved = self._state.resolver.resolve(address, default_allowed=True)
+        if resolved.legs:
+            self.fib.unicast(prefix, GroupKey(f"peer {address}"), resolved.legs)
+        else:
+            self.fib.remove(prefix)
 
     def _legs(self, selection: Selection) -> tuple[Leg, ...]:
         legs = {leg for candidate in selection.chosen for leg in candidate.resolved.legs}

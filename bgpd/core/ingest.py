@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from bgpd.core.facts import Session
-from bgpd.core.health.path import Told, session_for
+from bgpd.core.health.path import Told
+from bgpd.core.resources import Resources
 from bgpd.core.state import State
 from bgpd.model import event as ev
-from bgpd.model.bfd import BfdSession, BfdState, BfdStatus
+from bgpd.model.bfd import BfdState, BfdStatus
 from bgpd.model.peer import GracefulRestart, Notification
 from bgpd.model.prefix import Address, Family, Prefix
 
@@ -18,11 +19,16 @@ class Ingest:
 
     def __init__(self, state: State) -> None:
         self._state = state
+        self._resources = Resources(state)
 
     def event(self, event: ev.Event) -> None:
         """Take note of anything but Tick and Converged."""
         if isinstance(event, ev.Configured):
             self._configured(event)
+        elif isinstance(event, ev.HealthChanged | ev.DrainChanged):
+            self._health(event)
+        elif isinstance(event, _RESOURCE_EVENTS):
+            self._resources.event(event)
         elif isinstance(event, _STORE_EVENTS):
             self._store(event)
         elif isinstance(event, _BGP_EVENTS):
@@ -44,20 +50,27 @@ class Ingest:
         facts = self._state.facts
         facts.me = event.node
         facts.options = event.options
-        peers = {peer.address: peer for peer in event.peers}
-        for address in facts.peers.keys() - peers.keys():
-            self._mark(self._state.adj_in.clear(address))
-            self._state.tables.neighbors.discard(address)
-            self._watch(address, None)
-            del facts.sessions[address]
-        for address, peer in peers.items():
-            facts.sessions.setdefault(address, Session())
-            self._state.tables.neighbors.set(address, peer)
-            self._watch(address, session_for(peer))
-        facts.peers = peers
+        facts.world.configured = {peer.address: peer for peer in event.peers}
+        facts.world.mesh = event.mesh
+        facts.announce = event.announce
+        self._state.sessions.file_changed()
+        self._resources.ourselves()
         self._mark(list(self._state.adj_in.prefixes()))
         self._state.stale.own = self._state.stale.overlay = True
         self._everybody()
+
+    def _health(self, event: ev.HealthChanged | ev.DrainChanged) -> None:
+        facts, stale = self._state.facts, self._state.stale
+        if isinstance(event, ev.DrainChanged):
+            facts.draining = event.draining
+            stale.exporters.update(dict.fromkeys(facts.peers))
+            return
+        if facts.health.get(event.check) is not event.healthy:
+            self._state.note(
+                "health.passed" if event.healthy else "health.failed", check=event.check, reason=event.reason or None
+            )
+        facts.health[event.check] = event.healthy
+        stale.own = True
 
     # -------------------------------------------------------------- store
 
@@ -73,19 +86,19 @@ class Ingest:
                 facts.store.since = self._state.now
             case ev.PoolChanged(pool=pool):
                 facts.pools[pool.name] = pool
-                stale.own = stale.overlay = True
-                self._everybody()
+                self._pools()
             case ev.PoolRemoved(name=name):
                 facts.pools.pop(name, None)
-                stale.own = stale.overlay = True
-                self._everybody()
+                self._pools()
             case ev.NodeChanged(node=node):
                 facts.nodes[node.name] = node
+                self._resources.node(node.name)
                 stale.own = stale.own or node.name == facts.me.name  # its labels: which pools it draws from
                 stale.nodes[node.name] = None
                 stale.overlay = True
             case ev.NodeRemoved(name=name):
                 facts.nodes.pop(name, None)
+                self._resources.node(name)
                 stale.own = stale.own or name == facts.me.name
                 stale.nodes[name] = None
                 stale.overlay = True
@@ -99,12 +112,20 @@ class Ingest:
             case _:
                 self._block(event)
 
+    def _pools(self) -> None:
+        stale = self._state.stale
+        stale.own = stale.overlay = True
+        stale.exporters.update(dict.fromkeys(self._state.facts.peers))
+        self._everybody()
+
     def _store_synced(self) -> None:
         store = self._state.facts.store
         if store.lost_reason:
             self._state.note("store.returned", was=store.lost_reason)
         if not store.synced_once:
             self._state.stale.learned.update(dict.fromkeys(self._state.selections))
+            self._state.sessions.file_only = False
+            self._state.sessions.everything_changed()
         store.synced_once = True
         store.lost_reason = ""
         store.since = self._state.now
@@ -149,9 +170,8 @@ class Ingest:
                 self._peer_up(event)
             case ev.PeerDown():
                 self._peer_down(event)
-            case ev.RoutesLearned(peer=peer):
-                if peer in facts.peers:
-                    self._routes(event)
+            case ev.RoutesLearned():
+                self._routes(event)
             case ev.RefreshBegun(peer=peer, family=family):
                 until = self._state.now + facts.options.peers_learned_ceiling_s
                 self._state.adj_in.refresh(peer, family, until)
@@ -169,13 +189,11 @@ class Ingest:
         self._state.note("speaker.lost", reason=reason)
         for peer, session in facts.sessions.items():
             if session.up:
-                keep_s = facts.peers[peer].graceful_restart_s
+                keep_s = facts.peers[peer].graceful_restart_s if peer in facts.peers else 0
                 self._down(peer, session, f"ExaBGP: {reason}", None, keep_s=keep_s, families=tuple(Family), ours=True)
 
     def _peer_up(self, event: ev.PeerUp) -> None:
-        session = self._state.facts.sessions.get(event.peer)
-        if session is None:
-            return
+        session = self._state.facts.sessions.setdefault(event.peer, Session())
         session.up, session.since, session.open = True, self._state.now, event.open
         session.transitions += 1
         session.learned.clear()
@@ -226,18 +244,10 @@ class Ingest:
             self._mark(self._state.adj_in.clear(peer))
         self._state.note("peer.lost", peer=str(peer), reason=reason, routes_kept_s=keep_s if kept else None)
 
-    def _watch(self, peer: Address, session: BfdSession | None) -> None:
-        """Want the BFD session that goes with *peer*."""
-        if session is not None:
-            self._state.tables.bfd.set(peer, session)
-        else:
-            self._state.tables.bfd.discard(peer)
-            self._state.facts.bfd.pop(peer, None)
-
     def _bfd(self, event: ev.BfdChanged) -> None:
         facts = self._state.facts
         before, old = facts.broken(event.peer), facts.bfd.get(event.peer)
-        if event.status is None or event.peer not in self._state.tables.bfd:
+        if event.status is None:
             facts.bfd.pop(event.peer, None)
         else:
             same = old is not None and old.status.failed is event.status.failed
@@ -305,11 +315,14 @@ class Ingest:
                 resolver.route_removed(prefix, metric)
                 stale.resolution = True
                 self._forward_again(prefix)
-            case ev.AddressAdded(device=device, address=address):  # its connected route comes as a route of the kernel
+            case ev.AddressAdded(device=device, address=address, subnet=subnet):
+                # Its connected route comes as a route of the kernel.
                 resolver.address_added(device, address)
+                self._resources.address(device, address, subnet)
                 stale.resolution = True
             case ev.AddressRemoved(device=device, address=address):
                 resolver.address_removed(device, address)
+                self._resources.address(device, address, None)
                 stale.resolution = True
             case _:
                 raise AssertionError(f"no fact for {event!r}")
@@ -345,6 +358,14 @@ _STORE_EVENTS = (
     ev.BlockRemoved,
     ev.AffinityChanged,
     ev.AffinityRemoved,
+)
+_RESOURCE_EVENTS = (
+    ev.BgpPeerChanged,
+    ev.BgpPeerRemoved,
+    ev.BgpConfigurationChanged,
+    ev.BgpConfigurationRemoved,
+    ev.BgpFilterChanged,
+    ev.BgpFilterRemoved,
 )
 _BGP_EVENTS = (
     ev.SpeakerUp,

@@ -1,8 +1,8 @@
 """The pipeline: events in, tables of desired state out.
 
 ``handle(event, now)`` updates facts and marks keys stale; it decides nothing. ``settle(budget)`` recomputes at most *budget*
-stale keys, upstream first (prefixes, then nodes), and says whether more remain. ``deadline()`` is the next instant at which it
-wants ``handle(Tick(), now)``.
+stale keys, upstream first (peers, prefixes, nodes, announcements), and says whether more remain. ``deadline()`` is the next
+instant at which it wants ``handle(Tick(), now)``.
 
 Law 2: what the tables hold is a function of the current facts; in which order the facts came does not matter once quiet times are over.
 Law 3: the phases go forward only; reconcilers ask :attr:`may_remove` before they take anything away.
@@ -13,8 +13,11 @@ from __future__ import annotations
 from enum import StrEnum
 
 from bgpd.core.decide import Decider
+from bgpd.core.export import Exporter
 from bgpd.core.forward import Forwarder
 from bgpd.core.ingest import Ingest
+from bgpd.core.originate import Originator
+from bgpd.core.peers import Peers
 from bgpd.core.state import KERNEL_TARGET, State, Tables
 from bgpd.model.event import Converged, Event, Tick
 from bgpd.model.notice import Notice
@@ -42,8 +45,11 @@ class Pipeline:
         self._started_at: float | None = None
         self._decided_epoch = 0
         self._ingest = Ingest(self.state)
+        self._peers = Peers(self.state)
+        self._originator = Originator(self.state)
         self._decider = Decider(self.state)
         self.forwarder = Forwarder(self.state)
+        self.exporter = Exporter(self.state)
 
     @property
     def tables(self) -> Tables:
@@ -58,6 +64,7 @@ class Pipeline:
         match event:
             case Tick():
                 self._ingest.expire(now)
+                self._peers.expire(now)
                 self.forwarder.expire(now)
             case Converged(target=target, epoch=epoch):
                 self._converged(target, epoch)
@@ -66,12 +73,20 @@ class Pipeline:
 
     def settle(self, budget: int) -> bool:
         """Recompute at most *budget* stale keys; returns whether more remain."""
-        left = self._decider.settle(budget)
-        if not self.state.stale.prefixes:
-            self.forwarder.settle(left)
-        if not self.state.stale:
+        state = self.state
+        left = self._peers.settle(budget)
+        if state.stale.own:
+            state.stale.own = False
+            self._originator.settle()
+            self.forwarder.claim()
+        if not state.sessions:
+            left = self._decider.settle(left)
+        if not (state.sessions or state.stale.prefixes):
+            left = self.forwarder.settle(left)
+            self.exporter.settle(left)
+        if state.settled:
             self._advance()
-        return bool(self.state.stale)
+        return not state.settled
 
     def deadline(self) -> float | None:
         """When the next quiet time, sweep or ceiling is over (monotonic seconds); None if none runs."""
@@ -80,9 +95,7 @@ class Pipeline:
         times = [] if sweep is None else [sweep]
         if self.phase is Phase.PEERS and self._started_at is not None:
             times.append(self._started_at + facts.options.peers_learned_ceiling_s)
-        restore = self.forwarder.deadline()
-        if restore is not None:
-            times.append(restore)
+        times += [time for time in (self.forwarder.deadline(), self._peers.deadline()) if time is not None]
         return min(times, default=None)
 
     @property
@@ -92,8 +105,15 @@ class Pipeline:
 
     @property
     def store_known(self) -> bool:
-        """Whether the store was read completely once: own blocks, and so announcements, are complete."""
-        return self.state.facts.store.synced_once
+        """Whether the store was read completely once, and settled: neighbors, own blocks, and so End-of-RIB, are complete."""
+        return self.phase is not Phase.STORE
+
+    @property
+    def announcements_known(self) -> bool:
+        """Law 3 for announcements: whether what is not desired may be withdrawn; reflected routes take until all is decided."""
+        facts = self.state.facts
+        checked = all(not one.check or one.check in facts.health for one in facts.announce)
+        return self.store_known and checked and (self.may_remove or not self.state.transit)
 
     def waiting_for(self) -> tuple[str, ...]:
         """Say what the present phase waits for."""
@@ -105,7 +125,7 @@ class Pipeline:
             return tuple(
                 peer.name
                 for address, peer in facts.peers.items()
-                if not set(peer.families) <= facts.sessions[address].learned_once
+                if not peer.policy.hold_reason and not set(peer.families) <= facts.sessions[address].learned_once
             )
         return ()
 
@@ -122,7 +142,7 @@ class Pipeline:
             self._enter(Phase.DECIDING)
             self.state.decided = True
             self.state.stale.nodes.update(dict.fromkeys(self.state.facts.blocks_of))
-        if self.phase is Phase.DECIDING and not self.state.stale:
+        if self.phase is Phase.DECIDING and self.state.settled:
             self._decided_epoch = self.epoch
             self._enter(Phase.PROGRAMMING)
 

@@ -7,9 +7,11 @@ from collections import deque
 import msgspec
 
 from bgpd.core.facts import Facts
+from bgpd.core.peering.resolve import Sessions
 from bgpd.core.rib.adj_in import AdjIn, Path
 from bgpd.core.rib.decision import Selection
 from bgpd.core.rib.nexthop import Resolver
+from bgpd.core.rib.policy import Exportable
 from bgpd.flow.table import Table
 from bgpd.model.bfd import BfdSession
 from bgpd.model.forwarding import KernelKey, KernelValue
@@ -47,10 +49,24 @@ class Stale:
         self.overlay = False
         """The tunnel device depends on something that changed."""
         self.own = False
-        """Own blocks, pools or peers changed: announcements and claims."""
+        """Own blocks, pools or settings changed: what is announced, and claims."""
+        self.peers: dict[Address, None] = {}
+        """To be looked at again: who wins there, and whether it is held."""
+        self.policies: dict[Address, None] = {}
+        """Peers whose routes, received and sent, are judged anew."""
+        self.gateways: dict[Address, None] = {}
+        """Peers whose route by a gateway to write."""
+        self.exports: dict[Prefix, None] = {}
+        """To announce to whoever gets it, or to withdraw."""
+        self.exporters: dict[Address, None] = {}
+        """Peers that get everything anew."""
+        self.pairs: dict[tuple[Address, Prefix], None] = {}
+        """The same for one peer."""
 
     def __bool__(self) -> bool:
-        return bool(self.prefixes or self.nodes or self.learned or self.resolution or self.overlay or self.own)
+        upstream = self.peers or self.policies or self.prefixes or self.resolution or self.gateways
+        forward = self.nodes or self.learned or self.overlay or self.own
+        return bool(upstream or forward or self.exports or self.exporters or self.pairs)
 
 
 class Tables:
@@ -73,14 +89,24 @@ class State:
         self.decided = False
         """Law 3: every peer was heard, or its ceiling is over."""
         self.facts = Facts()
+        self.sessions = Sessions(self.facts.world)
+        self.sessions.file_only = True
         self.adj_in = AdjIn()
         self.resolver = Resolver()
         self.selections: dict[Prefix, Selection] = {}
         self.ineligible: dict[Prefix, tuple[tuple[Path, str], ...]] = {}
+        self.originated: dict[Prefix, Exportable] = {}
+        """What this node announces of its own (core/originate.py)."""
+        self.transit: set[Address] = set()
+        """Peers that could get learned routes (core/export.py)."""
         self.stale = Stale()
         self.tables = Tables()
         self.history: deque[Change] = deque(maxlen=HISTORY)
         self.notices: list[Notice] = []
+
+    @property
+    def settled(self) -> bool:
+        return not (self.sessions or self.stale)
 
     def note(self, name: str, **fields: str | float | bool | None) -> None:
         """Add a notice."""

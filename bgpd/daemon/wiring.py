@@ -103,13 +103,18 @@ class Daemon:
             tables.adj_rib_out,
             self._speaker.adj_rib_out,
             clock=clock.monotonic,
-            gate=lambda: self._pipeline.store_known,
+            gate=lambda: self._pipeline.announcements_known,
             converged=self._announced,
             notice=self._notice,
         )
         self._speaker.adj_rib_out.drifted = self._adj_rib_out.drifted
         self._neighbors: Reconciler[Address, Peer] = Reconciler(
-            tables.neighbors, self._speaker.neighbors, clock=clock.monotonic, converged=_nothing, notice=self._notice
+            tables.neighbors,
+            self._speaker.neighbors,
+            clock=clock.monotonic,
+            gate=lambda: self._pipeline.store_known,  # a speaker that outlived us serves peers that the store names
+            converged=_nothing,
+            notice=self._notice,
         )
         self._bfd = BfdProcess(
             Path(config.speaker.runtime_dir), self._inbox.put, self._notice, Passwords(Path(config.secrets.directory))
@@ -230,6 +235,7 @@ class Daemon:
     def _advanced(self) -> None:
         self._kernel_reconciler.wake()
         self._adj_rib_out.wake()
+        self._neighbors.wake()
 
     async def _kernel_converged(self) -> None:
         await self._inbox.put(Converged(self._kernel.name, self._pipeline.epoch))

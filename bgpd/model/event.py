@@ -9,6 +9,7 @@ import msgspec
 from bgpd.model.bfd import BfdStatus
 from bgpd.model.bgp import BgpConfiguration, BgpFilter, BgpPeer
 from bgpd.model.forwarding import RouteSettings
+from bgpd.model.health import StaticPrefix
 from bgpd.model.node import Node
 from bgpd.model.peer import Notification, Peer, SessionOpen
 from bgpd.model.pool import Affinity, Block, Fallback, Pool
@@ -57,6 +58,23 @@ class Configured(_Event, frozen=True, kw_only=True):
     node: Node
     peers: tuple[Peer, ...]
     options: Options = Options()
+    mesh: bool | None = None
+    """Whether this node is one of the node-to-node mesh; None: as BGPConfiguration default says, and not where there is none."""
+    announce: tuple[StaticPrefix, ...] = ()
+
+
+class HealthChanged(_Event, frozen=True):
+    """A health check passed for the first time, or its verdict has changed."""
+
+    check: str
+    healthy: bool
+    reason: str = ""
+
+
+class DrainChanged(_Event, frozen=True):
+    """Traffic is to be led around this node (RFC 8326), or again through it."""
+
+    draining: bool
 
 
 class Tick(_Event, frozen=True):
@@ -282,6 +300,8 @@ class Converged(_Event, frozen=True):
 Event = (
     Configured
     | Tick
+    | HealthChanged
+    | DrainChanged
     | StoreSynced
     | StoreLost
     | PoolChanged

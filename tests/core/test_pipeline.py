@@ -335,7 +335,7 @@ def test_a_route_with_our_own_as_is_ineligible() -> None:
     assert "our AS 65001 is in the AS path" == reason
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_any_order_of_the_same_facts_gives_the_same_tables(data: st.DataObject) -> None:
     """Law 2: facts shuffled (keeping a session's own order) and settled with any budget end in the tables of a fresh core."""
@@ -354,6 +354,7 @@ def test_any_order_of_the_same_facts_gives_the_same_tables(data: st.DataObject) 
     ours = ("eth1", w.A("10.1.11.1"), w.P("10.1.11.0/31"))
     moved = ("eth2", w.TOR1, w.P("10.1.11.0/31"))
     lanes += [[ev.AddressAdded(*ours)], [ev.AddressAdded(*moved), ev.AddressRemoved(*moved)]]
+    lanes = [lane for lane in lanes if lane[0] != ev.NodeChanged(w.node(1))] + w.resources()
     detour: list[ev.Event] = [
         ev.LinkChanged(name="eth1", index=1, up=False, mtu_bytes=1500),
         ev.LinkChanged(name="eth1", index=1, up=True, mtu_bytes=1500),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import msgspec
+from msgspec.structs import replace
 
 from bgpd.core.pipeline import Pipeline
 from bgpd.model import event as ev
+from bgpd.model.bgp import AddCommunity, BgpConfiguration, BgpFilter, BgpPeer, FilterRule
+from bgpd.model.health import StaticPrefix
 from bgpd.model.node import Node
 from bgpd.model.peer import Bfd, GracefulRestart, Peer, PeerPolicy, SessionOpen
 from bgpd.model.pool import Affinity, AffinityState, Block, Pool
@@ -46,9 +48,7 @@ OPTIONS = ev.Options(restore_after_s=10.0, peers_learned_ceiling_s=60.0)
 CONFIGURED = ev.Configured(node=node(1), peers=(peer(1), peer(2)), options=OPTIONS)
 
 
-WATCHED = msgspec.structs.replace(
-    CONFIGURED, peers=tuple(msgspec.structs.replace(one, policy=PeerPolicy(bfd=Bfd())) for one in CONFIGURED.peers)
-)
+WATCHED = replace(CONFIGURED, peers=tuple(replace(one, policy=PeerPolicy(bfd=Bfd())) for one in CONFIGURED.peers))
 """Both peers with BFD."""
 
 
@@ -114,6 +114,31 @@ def bgp() -> list[ev.Event]:
 
 def whole() -> list[ev.Event]:
     return [CONFIGURED, *kernel(), *store(), ev.StoreSynced(), *bgp()]
+
+
+def resources() -> list[list[ev.Event]]:
+    """Lanes of BGP resources, each in its own order: a mesh, filters, BGPPeers that come, change and go, draining, health."""
+    reject = BgpFilter(name="f", import_v4=(FilterRule(accept=False, cidr=BLOCK3),))
+    transit = FilterRule(accept=True, remote_peers=True, operations=(AddCommunity(9),))
+    far = BgpPeer(name="far", address=A("198.51.100.7"), asn=65777, filters=("f",), reachable_by=TOR2)
+    mine = replace(node(1), labels=(("rack", "x"),), cluster_id=A("1.0.0.1"))
+    meshed = BgpConfiguration(name="default", load_balancer=(P("203.0.113.0/24"),))
+    own_port = BgpConfiguration(name="node.node1", listen_port=1790)
+    prefix = StaticPrefix(prefix=P("203.0.114.1/32"), check="dns")
+    return [
+        [ev.BgpConfigurationChanged(meshed), ev.BgpConfigurationChanged(replace(meshed, asn=65010))],
+        [ev.BgpConfigurationChanged(own_port)],
+        [ev.BgpFilterChanged(BgpFilter(name="f")), ev.BgpFilterRemoved("f"), ev.BgpFilterChanged(reject)],
+        [ev.BgpFilterChanged(BgpFilter(name="out", export_v4=(transit,)))],
+        [ev.BgpPeerChanged(far), ev.BgpPeerChanged(replace(far, asn=65778))],
+        [ev.BgpPeerChanged(BgpPeer(name="gone", address=A("198.51.100.8"), asn=1)), ev.BgpPeerRemoved("gone")],
+        [ev.BgpPeerChanged(BgpPeer(name="rack", node_selector="rack == 'x'", peer_selector="all()"))],
+        [ev.BgpPeerChanged(BgpPeer(name="out", address=A("198.51.100.9"), asn=65779, filters=("out",)))],
+        [ev.NodeChanged(node(1)), ev.NodeChanged(mine)],
+        [replace(CONFIGURED, peers=WATCHED.peers, announce=(prefix,))],
+        [ev.HealthChanged("dns", False), ev.HealthChanged("dns", True)],
+        [ev.DrainChanged(True), ev.DrainChanged(False)],
+    ]
 
 
 def feed(pipeline: Pipeline, events: Iterable[ev.Event], now: float = 0.0) -> Pipeline:

@@ -60,9 +60,12 @@ class Candidate(msgspec.Struct, frozen=True):
     tie: tuple[int, ...]
 
 
-def candidate(path: Path, resolved: Resolved, *, external: bool, asn: int, router_id: Address) -> Candidate:
+def candidate(
+    path: Path, resolved: Resolved, *, external: bool, asn: int, router_id: Address, local_pref: int | None = None
+) -> Candidate:
     """Make a candidate of an eligible *path*; *external*, *asn* and *router_id* are the peer's.
 
+    *local_pref* is that of the attributes where import policy has set it: then it counts for an external peer, too.
     The neighbor AS of a path that begins with none is the peer's: on iBGP that is our own (RFC 4271 section 9.1.2.2 c).
     """
     attributes = path.attributes
@@ -73,7 +76,12 @@ def candidate(path: Path, resolved: Resolved, *, external: bool, asn: int, route
         external=external,
         router_id=identifier,
         resolved=resolved,
-        before=(stale, -local_preference(attributes, external), attributes.path_length, int(attributes.origin)),
+        before=(
+            stale,
+            -local_preference(attributes, external and local_pref is None),
+            attributes.path_length,
+            int(attributes.origin),
+        ),
         med=(attributes.neighbor_asn or asn, attributes.med or 0),
         after=(not external, resolved.metric),
         tie=(identifier, len(attributes.cluster_list), path.peer, path.path_id),

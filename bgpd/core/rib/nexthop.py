@@ -44,6 +44,7 @@ class Resolver:
         self._routes: PrefixMap[dict[int, Hops]] = PrefixMap()
         self._answers: dict[tuple[Address, bool], Resolved] = {}
         self._own: dict[Address, set[str]] = {}
+        self._gateways: dict[Address, Address] = {}
 
     @property
     def links(self) -> dict[str, LinkChanged]:
@@ -94,6 +95,13 @@ class Resolver:
         """Whether somebody else has a route of exactly *prefix*."""
         return prefix in self._routes
 
+    def reach(self, address: Address, gateway: Address | None) -> None:
+        """Have *address* reached by *gateway*, whatever routes say (reachableBy of a BGPPeer); None: as routes say."""
+        if gateway is None:
+            self._gateways.pop(address, None)
+        else:
+            self._gateways[address] = gateway
+
     def resolve(self, address: Address, default_allowed: bool = False) -> Resolved:
         """Say how *address* is reached. The answer is remembered; :meth:`refresh` tells when it has changed."""
         key = (address, default_allowed)
@@ -118,9 +126,17 @@ class Resolver:
         self._answers.pop((address, True), None)
 
     def _look_up(self, address: Address, default_allowed: bool) -> Resolved:
+        """Resolve *address*; one that has a gateway of its own is where that is (which has none itself)."""
         reason = self._martian(address)
         if reason:
             return Resolved((), reason=reason)
+        gateway = self._gateways.get(address)
+        if gateway is None:
+            return self._route_to(address, default_allowed)
+        found = self._route_to(gateway, default_allowed)
+        return Resolved(found.legs, found.metric, False, found.through, found.reason)
+
+    def _route_to(self, address: Address, default_allowed: bool) -> Resolved:
         reason = "no route to it"
         for prefix, by_metric in self._routes.matches(address):
             if prefix.length == 0 and not default_allowed:
