@@ -120,6 +120,11 @@ class Reconciler(Generic[K, V]):
         self.failures.hasten()
         self._wake.set()
 
+    @property
+    def open(self) -> bool:
+        """Whether what is not desired is removed."""
+        return self._was_open
+
     def failure(self, key: K) -> Failure | None:
         return self.failures.get(key)
 

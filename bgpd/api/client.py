@@ -19,7 +19,17 @@ import msgspec
 
 from bgpd.api import protocol
 from bgpd.model.prefix import Prefix
-from bgpd.model.view import ExplainView, PeerRouteView, PeerView, PoolView, RouteView, StatusView, Which
+from bgpd.model.view import (
+    ExplainView,
+    FibPage,
+    FibQuery,
+    PeerRouteView,
+    PeerView,
+    PoolView,
+    RouteView,
+    StatusView,
+    Which,
+)
 
 TIMEOUT_S = 10.0
 """For each wait (connect, send, next part of the answer): a daemon that is busy for longer is as good as gone."""
@@ -94,6 +104,15 @@ class Client:
 
     def pools(self) -> list[PoolView]:
         return self._get(protocol.POOLS, list[PoolView])
+
+    def fib(self, query: FibQuery) -> FibPage:
+        """Return a page of our routes in the kernel; raises BadRequest for a bad key or prefix."""
+        asked = {name: str(value) for name, value in msgspec.structs.asdict(query).items() if value is not None}
+        return self._get(protocol.FIB, FibPage, **asked)
+
+    def fib_diff(self, limit: int) -> FibPage:
+        """Return what differs in the kernel from what is desired; raises protocol.Refused where it cannot be read."""
+        return self._get(protocol.FIB_DIFF, FibPage, limit=str(limit))
 
     def assign(self, handle: str, pool: str | None = None) -> str:
         """Assign an address to *handle* and return it; raises protocol.Refused with the daemon's reason.

@@ -10,6 +10,8 @@
 | ``GET /v1/routes?prefix=PREFIX`` | list of `RouteView`; all without *prefix*, none where the prefix is unknown |
 | ``GET /v1/explain?q=QUERY`` | `ExplainView` |
 | ``GET /v1/pools`` | list of `PoolView` |
+| ``GET /v1/fib?prefix=PREFIX&status=STATUS&after=KEY&limit=ROWS`` | `FibPage`: routes in the kernel, a page of them |
+| ``GET /v1/fib/diff?limit=ROWS`` | `FibPage`: what a fresh reading of the kernel differs in from what is desired |
 | ``POST /v1/assign``, an `AssignRequest` | `AssignView` |
 
 Every error is an `ErrorView`: 400 the request is bad, 404 there is no such path, 409 the daemon refuses with a reason,
@@ -26,7 +28,17 @@ from typing import Annotated, Final, Protocol
 import msgspec
 
 from bgpd.model.prefix import Prefix
-from bgpd.model.view import ExplainView, PeerRouteView, PeerView, PoolView, RouteView, StatusView, Which
+from bgpd.model.view import (
+    ExplainView,
+    FibPage,
+    FibQuery,
+    PeerRouteView,
+    PeerView,
+    PoolView,
+    RouteView,
+    StatusView,
+    Which,
+)
 
 STATUS: Final = "/v1/status"
 PEERS: Final = "/v1/peers"
@@ -36,10 +48,14 @@ RESET: Final = "/v1/reset"
 ROUTES: Final = "/v1/routes"
 EXPLAIN: Final = "/v1/explain"
 POOLS: Final = "/v1/pools"
+FIB: Final = "/v1/fib"
+FIB_DIFF: Final = "/v1/fib/diff"
 ASSIGN: Final = "/v1/assign"
 
 SOCKET_PATH_LIMIT_BYTES: Final = 107
 """``sun_path`` has 108 bytes with its closing zero (unix(7))."""
+FIB_LIMIT_ROWS: Final = 10_000
+"""Rows of one page of the FIB: some 3 MB of JSON."""
 QUERY_LIMIT_CHARS: Final = 128
 """Longer than any prefix in text, so that an error can still quote the query."""
 
@@ -91,7 +107,7 @@ class Refused(Exception):  # noqa: N818 - named for what the caller is told
 
 
 class Views(Protocol):
-    """What the daemon shows. All but :meth:`assign` answer from memory, without waiting."""
+    """What the daemon shows. All but :meth:`assign` and :meth:`fib_diff` answer from memory."""
 
     def status(self) -> StatusView: ...
 
@@ -120,6 +136,14 @@ class Views(Protocol):
         ...
 
     def pools(self) -> list[PoolView]: ...
+
+    async def fib(self, query: FibQuery) -> FibPage:
+        """Return a page of our routes in the kernel; raises ValueError where the query cannot be understood."""
+        ...
+
+    async def fib_diff(self, limit: int) -> FibPage:
+        """Read the kernel and return what differs from what is desired; raises :class:`Refused` where it cannot be read."""
+        ...
 
     async def assign(self, handle: str, pool: str | None) -> str:
         """Assign an address to *handle* and return it; raises :class:`Refused`."""

@@ -25,7 +25,7 @@ from aiohttp import web
 
 from bgpd.api import protocol
 from bgpd.model.prefix import Prefix
-from bgpd.model.view import Which
+from bgpd.model.view import FibQuery, Which
 
 BODY_LIMIT_BYTES = 4096
 """Of a request; an AssignRequest has at most about 600."""
@@ -99,6 +99,8 @@ class Server:
         application.router.add_get(protocol.ROUTES, self._routes)
         application.router.add_get(protocol.EXPLAIN, self._explain)
         application.router.add_get(protocol.POOLS, self._pools)
+        application.router.add_get(protocol.FIB, self._fib)
+        application.router.add_get(protocol.FIB_DIFF, self._fib_diff)
         application.router.add_post(protocol.ASSIGN, self._assign)
         return application
 
@@ -173,6 +175,23 @@ class Server:
     async def _pools(self, request: web.Request) -> web.StreamResponse:
         return await _answer_list(request, self._views.pools())
 
+    async def _fib(self, request: web.Request) -> web.StreamResponse:
+        asked = {name: value for name in FibQuery.__struct_fields__ if (value := _parameter(request, name)) is not None}
+        try:
+            query = msgspec.convert(asked, FibQuery, strict=False)
+            return _answer(await self._views.fib(msgspec.structs.replace(query, limit=_bounded(query.limit))))
+        except (ValueError, msgspec.ValidationError) as defect:
+            return _error(400, str(defect))
+
+    async def _fib_diff(self, request: web.Request) -> web.StreamResponse:
+        try:
+            limit = int(_parameter(request, "limit") or protocol.FIB_LIMIT_ROWS)
+            return _answer(await self._views.fib_diff(_bounded(limit)))
+        except ValueError as defect:
+            return _error(400, str(defect))
+        except protocol.Refused as refusal:
+            return _error(409, refusal.reason)
+
     async def _assign(self, request: web.Request) -> web.StreamResponse:
         try:
             asked = msgspec.json.decode(await request.read(), type=protocol.AssignRequest)
@@ -206,6 +225,12 @@ def _parameter(request: web.Request, name: str) -> str | None:
         defect = protocol.ErrorView(f"parameter {name} is longer than {protocol.QUERY_LIMIT_CHARS} characters")
         raise web.HTTPBadRequest(text=msgspec.json.encode(defect).decode(), content_type=_JSON)
     return value
+
+
+def _bounded(limit: int) -> int:
+    if not 1 <= limit <= protocol.FIB_LIMIT_ROWS:
+        raise ValueError(f"limit must be between 1 and {protocol.FIB_LIMIT_ROWS}")
+    return limit
 
 
 def _answer(view: msgspec.Struct) -> web.Response:

@@ -24,6 +24,7 @@ COMMANDS: Final = {
     "refresh": _Place("bgpd.cli.peers", "refresh", "Have a peer send everything again."),
     "reset": _Place("bgpd.cli.peers", "reset", "End a session, to begin a new one."),
     "routes": _Place("bgpd.cli.routes", "routes", "Show how prefixes are reached, or all paths of one."),
+    "fib": _Place("bgpd.cli.fib", "fib", "Show our routes in the kernel, and what differs in it."),
     "explain": _Place("bgpd.cli.routes", "explain", "Explain how an address or prefix is reached, and why."),
     "get": _Place("bgpd.cli.resources", "get", "Show resources of the store: pools, peers, filters, nodes, …"),
     "apply": _Place("bgpd.cli.resources", "apply", "Create or replace resources as files say."),

@@ -17,12 +17,15 @@ from bgpd.core.explain import Explainer
 from bgpd.core.forward import Reached
 from bgpd.core.overlay.choose import How
 from bgpd.core.pipeline import Pipeline
+from bgpd.daemon.fib import FibViews
 from bgpd.daemon.peer_views import PeerViews
-from bgpd.model.forwarding import Group, KernelKey, KernelRoute, KernelValue, Leg, RouteKey
+from bgpd.model.forwarding import KernelKey, KernelValue, Leg, RouteKey
 from bgpd.model.prefix import Address, Prefix
 from bgpd.model.view import (
     BlockView,
     ExplainView,
+    FibPage,
+    FibQuery,
     PathView,
     PeerRouteView,
     PeerView,
@@ -48,7 +51,9 @@ class DaemonViews:
         *,
         router_id: Address,
         asn: int,
+        fib: FibViews,
     ) -> None:
+        self._fib = fib
         self._pipeline = pipeline
         self._state = pipeline.state
         self._kernel = kernel
@@ -142,22 +147,22 @@ class DaemonViews:
     def _programmed(self, prefix: Prefix, reached: Reached | None) -> str:
         """Say whether the kernel holds what is desired: the route, its group, and the group's legs."""
         key = self._pipeline.forwarder.fib.key(prefix)
-        want = self._kernel.table.get(key)
-        if want is None:
+        if self._kernel.table.get(key) is None:
             held = self._kernel.target.actual.get(key) is not None
             return "kept" if held and reached is not None and reached.how is How.WAITING else "none"
-        assert isinstance(want, KernelRoute)
-        chain: list[KernelKey] = [key]
-        if want.group is not None:
-            chain.append(want.group)
-            group = self._kernel.table.get(want.group)
-            chain += group.legs if isinstance(group, Group) else ()
-        for each in chain:
-            failure = self._kernel.failure(each)
-            if failure is not None:
-                return f"failed: {failure.reason}"
-        right = all(self._kernel.target.actual.get(each) == self._kernel.table.get(each) for each in chain)
-        return "programmed" if right else "pending"
+        status, reason = self._fib.status(key)
+        return f"failed: {reason}" if reason else status.value
+
+    # -------------------------------------------------------------- kernel
+
+    async def fib(self, query: FibQuery) -> FibPage:
+        return await self._fib.page(query)
+
+    async def fib_diff(self, limit: int) -> FibPage:
+        try:
+            return await self._fib.diff(limit)
+        except OSError as error:
+            raise Refused(f"the kernel cannot be read now: {error.strerror or error}; ask again") from error
 
     # -------------------------------------------------------------- explain
 

@@ -43,6 +43,7 @@ from bgpd.core.ipam.block import Refused as NoAddress
 from bgpd.core.pipeline import Pipeline
 from bgpd.daemon import compare, loop
 from bgpd.daemon.collect import Collection
+from bgpd.daemon.fib import FibViews
 from bgpd.daemon.peer_views import PeerViews
 from bgpd.daemon.record import Recorder
 from bgpd.daemon.views import DaemonViews
@@ -147,6 +148,7 @@ class Daemon:
             self._assign,
             router_id=self._router_id(),
             asn=self._config.node.asn,
+            fib=FibViews(self._kernel_reconciler, self._kernel),
         )
         server = Server(views, Path(self._config.api.socket))
         source = StoreSource(self._store, self._heard_of_store, self._notice)

@@ -18,6 +18,8 @@ PROTOCOL = 179
 NEXTHOP_ID_FIRST = 0x62670000
 NEXTHOP_ID_LAST = 0x6267FFFF
 VXLAN_DEVICE = "vxlan.bgpd"
+DEVICE_SUFFIX = ".bgpd"
+"""What the names of our own devices end with."""
 MAIN_TABLE = 254
 DEFAULT_METRIC = {Family.IPV4: 0, Family.IPV6: 1024}
 """The metric of a route that is made without one: it is part of the kernel's key."""

@@ -198,3 +198,60 @@ class PoolView(msgspec.Struct, frozen=True, kw_only=True):
     in_use: int
     free: int
     blocks: tuple[BlockView, ...]
+
+
+class FibStatus(StrEnum):
+    """Whether the kernel holds what is desired of a route."""
+
+    PROGRAMMED = "programmed"
+    PENDING = "pending"
+    """To be written at once."""
+    FAILED = "failed"
+    """Refused; it is tried again with back-off."""
+    CONTESTED = "contested"
+    """Another keeps changing it; its repair waits."""
+    KEPT = "kept"
+    """Not desired yet, and there from before (start-up)."""
+    STRAY = "stray"
+    """Not desired, and about to be removed."""
+    NONE = "none"
+
+
+class FibQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Which routes to show."""
+
+    prefix: str | None = None
+    """Only what is inside."""
+    after: str | None = None
+    """Go on after this key: ``FibPage.next`` of the page before."""
+    status: FibStatus | None = None
+    limit: int = 1000
+
+
+class FibRow(msgspec.Struct, frozen=True, kw_only=True):
+    """An object of ours in the kernel: how it is to be, and how it is."""
+
+    object: str
+    """``route``, ``group``, ``nexthop``, ``neighbour``, ``fdb`` or ``device``."""
+    key: str
+    desired: str
+    """Empty: it is not to be there."""
+    actual: str
+    """Empty: it is not there."""
+    status: FibStatus
+    reason: str
+    since: float | None
+    """Since when it fails."""
+    retry_at: float | None
+    path: str
+    """``native``, ``tunnel`` or ``drop``; empty for what is no route."""
+    nexthop_id: int | None
+    """Of the group that the route points to, in the kernel."""
+
+
+class FibPage(msgspec.Struct, frozen=True, kw_only=True):
+    rows: tuple[FibRow, ...]
+    total: int
+    """Of rows that fit, on all pages."""
+    next: str | None
+    """Where the next page goes on; None: this is the last."""

@@ -161,6 +161,16 @@ class FakeKernel:
         self._missed.clear()
         return self._report()
 
+    def nexthop_id(self, group: GroupKey) -> int | None:
+        """Groups have no ids here."""
+        del group
+        return None
+
+    async def read_fresh(self) -> dict[KernelKey, KernelValue]:
+        """Read all that is ours."""
+        await asyncio.sleep(0)
+        return dict(self.actual)
+
     async def close(self) -> None:
         self._opened = False
 

@@ -16,6 +16,10 @@ from bgpd.model.prefix import Address, Prefix
 from bgpd.model.view import (
     BlockView,
     ExplainView,
+    FibPage,
+    FibQuery,
+    FibRow,
+    FibStatus,
     PathView,
     PeerRouteView,
     PeerView,
@@ -212,6 +216,36 @@ PEER_ROUTES = [
     PeerRouteView(prefix="10.42.0.64/26", path=PATHS[1], status="accepted"),
     PeerRouteView(prefix="10.66.0.0/16", path=PATHS[0], path_id=7, status="rejected: our AS 65101 is in the AS path"),
 ]
+FIB = FibPage(
+    rows=(
+        FibRow(
+            object="route",
+            key="10.42.0.64/26",
+            desired="via 10.1.1.1 dev eth1, via 10.1.2.1 dev eth2",
+            actual="via 10.1.1.1 dev eth1, via 10.1.2.1 dev eth2",
+            status=FibStatus.PROGRAMMED,
+            reason="",
+            since=None,
+            retry_at=None,
+            path="native",
+            nexthop_id=1650917376,
+        ),
+        FibRow(
+            object="route",
+            key="10.42.0.128/26 metric 5",
+            desired="via 10.0.0.3 dev vxlan.bgpd onlink",
+            actual="",
+            status=FibStatus.FAILED,
+            reason="EEXIST: File exists",
+            since=SINCE,
+            retry_at=SINCE,
+            path="tunnel",
+            nexthop_id=None,
+        ),
+    ),
+    total=3,
+    next="10.42.0.128/26 metric 5",
+)
 
 
 class FakeViews:
@@ -227,6 +261,7 @@ class FakeViews:
         self.peer_routes_held = PEER_ROUTES
         self.asked: list[tuple[str | None, Which, Prefix | None]] = []
         self.done: list[tuple[object, ...]] = []
+        self.fib_asked: FibQuery | None = None
         self.assigned: list[tuple[str, str | None]] = []
 
     def status(self) -> StatusView:
@@ -276,6 +311,18 @@ class FakeViews:
     def pools(self) -> list[PoolView]:
         """Answer with the pools held."""
         return self.pools_held
+
+    async def fib(self, query: FibQuery) -> FibPage:
+        """Answer with the page above; the query is kept."""
+        self.fib_asked = query
+        if query.after == "nonsense":
+            raise ValueError("'nonsense' is no place of a route")
+        return FIB
+
+    async def fib_diff(self, limit: int) -> FibPage:
+        """Answer with the rows that are not programmed, or with none for a limit of 1."""
+        rows = tuple(row for row in FIB.rows if row.status is not FibStatus.PROGRAMMED) if limit > 1 else ()
+        return FibPage(rows=rows, total=len(rows), next=None)
 
     async def assign(self, handle: str, pool: str | None) -> str:
         """Give the same address each time; there is no pool but main."""

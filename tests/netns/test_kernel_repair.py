@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from bgpd.daemon.fib import FibViews
 from bgpd.model.forwarding import DeviceKey, Fdb, FdbKey, KernelKey, KernelValue, Neighbour, NeighbourKey, VxlanDevice
+from bgpd.model.view import FibQuery
 from bgpd.sim.namespace import Namespace
-from tests.netns.kernel_world import LEGS, A, blocks, heard, keeping, make_space, monitoring, through
+from tests.netns.kernel_world import LEGS, NODE, A, blocks, heard, keeping, make_space, monitoring, through
 
 pytestmark = pytest.mark.netns
 
@@ -201,3 +203,28 @@ def test_lost_notifications_of_routes_are_repaired(space: Namespace, tmp_path: P
     space.run(scenario)
 
     assert space.ip("route", "show", "proto", "179").count("10.1.0.2") == 500
+
+
+def test_diff_reads_the_kernel_anew(space: Namespace) -> None:
+    """``bgpd fib --diff`` finds nothing where all is right, groups by their names, and else what ``ip`` did behind our back."""
+    keys = blocks(50)
+
+    async def scenario() -> None:
+        async with keeping({**through(LEGS, keys), **TUNNEL}) as kept:
+            views = FibViews(kept.reconciler, kept.kernel)
+            assert (await views.diff(100)).rows == ()
+            page = await views.page(FibQuery(limit=1))
+            assert (page.total, page.rows[0].nexthop_id) == (50, kept.kernel.nexthop_id(NODE))
+
+            listener = kept.kernel._listener._socket
+            for group in (3, 7):  # neighbours and routes
+                listener.setsockopt(270, DROP_MEMBERSHIP, group)
+            space.ip("route", "delete", str(keys[7].prefix), "proto", "179")
+            space.ip("neighbour", "flush", "dev", DEVICE.name, "nud", "permanent")
+            rows = (await views.diff(100)).rows
+            assert [(row.object, row.key, row.actual) for row in rows] == [
+                ("neighbour", "vxlan.bgpd 10.9.0.2", ""),
+                ("route", str(keys[7].prefix), ""),
+            ]
+
+    space.run(scenario)

@@ -211,6 +211,27 @@ class Kernel:
         await self._hand_over()
         return self._report()
 
+    def nexthop_id(self, group: GroupKey) -> int | None:
+        """Return the kernel's id of a group; None if it has none."""
+        return self._mirror.ids.get(group)
+
+    async def read_fresh(self) -> dict[KernelKey, KernelValue]:
+        """Read all that is ours by sockets of its own, beside what goes on; groups have the names that we know them by.
+
+        In a thread, since a large table takes a second. Raises OSError if the kernel does not answer.
+        """
+        reader = Kernel(_nowhere, lambda _: None, self._options)
+
+        async def read() -> None:
+            await reader.open()
+            await reader.close()
+
+        await asyncio.to_thread(lambda: asyncio.run(read()))
+        found = {key: number for key, number in reader._mirror.ids.items() if isinstance(key, GroupKey)}
+        known = {key: name for key, number in found.items() if isinstance(name := self._mirror.key(number), GroupKey)}
+        reader._mirror.rename({key: name for key, name in known.items() if key != name})
+        return reader.actual
+
     async def close(self) -> None:
         """Close the sockets. What is in the kernel stays."""
         self._socket.close()
@@ -617,6 +638,10 @@ class Kernel:
             named = {author: _named(author) for author in set(meddlers.values())}
             self._drifted({key: named[meddlers[key]] if key in meddlers else "" for key in drifted})
         return len(drifted)
+
+
+async def _nowhere(_: Event) -> None:
+    """Nobody wants to know."""
 
 
 def _named(author: str) -> str:

@@ -52,6 +52,8 @@ class Backoff(Generic[K]):
         """Let every refused key be due: what stood in their way has gone."""
         for key, failure in self._failures.items():
             self._failures[key] = Failure(failure.reason, failure.since, 0.0, FIRST_RETRY_S)
+            self._count += 1
+            heapq.heappush(self._retries, (0.0, self._count, key))
 
     def due(self, now: float) -> list[K]:
         """Return the keys whose time has come, each once."""
