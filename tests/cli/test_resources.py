@@ -295,7 +295,8 @@ def test_plan_tells_fields_and_effects(bgpd: Run, url: str) -> None:
         "apiVersion: projectcalico.org/v3\nkind: BGPPeer\nmetadata: {name: tor}\n"
         "spec: {nodeSelector: rack == '1', peerIP: 192.0.2.1, asNumber: 65001}\n"
     )
-    good(bgpd("apply", "-f", "-", stdin="---\n".join([POOL, mesh, peer, NODE.replace("NAME", "a")])))
+    node = NODE.replace("NAME", "a").replace("spec: {}", "spec: {bgp: {ipv4Address: 192.0.2.9/24}}")
+    good(bgpd("apply", "-f", "-", stdin=f"{POOL}---\n{mesh}---\n{peer}---\n{node}"))
     good(bgpd("label", "node", "a", "rack=1"))
     on(url, lambda store: store.txn([], [Put(block_key(block), json.dumps(value).encode())]))
     changed = POOL + "  disableBGPExport: true\n---\n" + peer.replace("65001", "65002")
