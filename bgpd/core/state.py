@@ -9,7 +9,7 @@ import msgspec
 from bgpd.core.facts import Facts
 from bgpd.core.peering.resolve import Sessions
 from bgpd.core.rib.adj_in import AdjIn, Path
-from bgpd.core.rib.decision import Selection
+from bgpd.core.rib.decision import NOTHING, Selection
 from bgpd.core.rib.nexthop import Resolver
 from bgpd.core.rib.policy import Exportable
 from bgpd.flow.table import Table
@@ -117,4 +117,4 @@ class State:
         self.history.append(Change(self.now, prefix, text))
 
     def selection(self, prefix: Prefix) -> Selection:
-        return self.selections.get(prefix, Selection())
+        return self.selections.get(prefix, NOTHING)

@@ -27,6 +27,11 @@ class Table(Generic[K, V]):
             self._values[key] = value
             self._touch(key)
 
+    def change(self, key: K, value: V) -> None:
+        """Desire *value* for *key*, which the caller knows to differ from the present one."""
+        self._values[key] = value
+        self._touch(key)
+
     def discard(self, key: K) -> None:
         """Desire that *key* is absent; not an error if it is."""
         if self._values.pop(key, None) is not None:
