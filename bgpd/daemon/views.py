@@ -12,7 +12,7 @@ import bgpd
 from bgpd.adapters import clock
 from bgpd.adapters.exabgp.process import Speaker
 from bgpd.adapters.reconciler import Reconciler
-from bgpd.api.protocol import Refused
+from bgpd.api.protocol import AssignRequest, AssignView, Refused
 from bgpd.core.explain import Explainer
 from bgpd.core.forward import Reached
 from bgpd.core.overlay.choose import How
@@ -47,7 +47,7 @@ class DaemonViews:
         kernel: Reconciler[KernelKey, KernelValue],
         speaker: Speaker,
         peers: PeerViews,
-        assign: Callable[[str, str | None], Awaitable[Address]],
+        assign: Callable[[AssignRequest], Awaitable[AssignView]],
         *,
         router_id: Address,
         asn: int,
@@ -220,8 +220,8 @@ class DaemonViews:
             in_use=block.in_use,
         )
 
-    async def assign(self, handle: str, pool: str | None) -> str:
-        return str(await self._assign(handle, pool))
+    async def assign(self, asked: AssignRequest) -> AssignView:
+        return await self._assign(asked)
 
 
 def _wall(at: float | None) -> float | None:

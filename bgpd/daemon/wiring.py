@@ -28,20 +28,18 @@ from bgpd.adapters.netlink.routes import Kernel
 from bgpd.adapters.reconciler import Reconciler
 from bgpd.adapters.secrets import Passwords
 from bgpd.adapters.store.base import Broken, Store, Transient
-from bgpd.adapters.store.ipam.assign import assign_address
 from bgpd.adapters.store.ipam.target import ClaimTarget
 from bgpd.adapters.store.keys import Malformed
 from bgpd.adapters.store.lease import Liveness, NameTaken, register
 from bgpd.adapters.store.open import open_store
 from bgpd.adapters.store.transact import ensure_pool
 from bgpd.adapters.store.watch import StoreSource
-from bgpd.api.protocol import Refused
 from bgpd.api.server import Server, SocketUnusable
 from bgpd.config.schema import Config, SpeakerMode
 from bgpd.core.explain import Explainer
-from bgpd.core.ipam.block import Refused as NoAddress
 from bgpd.core.pipeline import Pipeline
 from bgpd.daemon import compare, loop
+from bgpd.daemon.assign import Assigner
 from bgpd.daemon.collect import Collection
 from bgpd.daemon.fib import FibViews
 from bgpd.daemon.peer_views import PeerViews
@@ -145,7 +143,7 @@ class Daemon:
                 self._adj_rib_out,
                 Explainer(self._pipeline.state, self._pipeline.forwarder),
             ),
-            self._assign,
+            Assigner(self._store, self._configured.node.name).assign,
             router_id=self._router_id(),
             asn=self._config.node.asn,
             fib=FibViews(self._kernel_reconciler, self._kernel),
@@ -213,17 +211,6 @@ class Daemon:
             await liveness.run()
         except (NameTaken, Broken, Malformed) as error:
             raise Fatal(str(error)) from error
-
-    async def _assign(self, handle: str, pool: str | None) -> Address:
-        try:
-            answer = await assign_address(self._store, self._configured.node.name, handle, {}, pool)
-        except Transient as error:
-            raise Refused(f"the store is lost: {error.reason}") from error
-        except Malformed as error:
-            raise Refused(f"the store holds a record that cannot be read: {error}") from error
-        if isinstance(answer, NoAddress):
-            raise Refused(answer.reason)
-        return answer
 
     # -------------------------------------------------------------- seams
 
