@@ -22,6 +22,7 @@ from bgpd.config.schema import (
     StoreSection,
 )
 from bgpd.core.resource.rules import label_name
+from bgpd.core.resource.rules import name as resource_name
 from bgpd.model.forwarding import MAIN_TABLE
 from bgpd.model.node import AddressMethod
 from bgpd.model.prefix import Address, Family, Prefix, parse_interface
@@ -115,6 +116,8 @@ def _node(node: NodeSection) -> Iterator[Finding]:
 
 
 def _pool(pool: PoolSection) -> Iterator[Finding]:
+    if rule := resource_name(pool.name):
+        yield "pool.name", rule
     low, high, default = _BLOCK_SIZES[pool.cidr.family]
     size = default if pool.block_size is None else pool.block_size
     if not low <= size <= high:

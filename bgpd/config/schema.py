@@ -49,6 +49,10 @@ class NodeSection(Section, frozen=True, kw_only=True):
     labels: dict[str, str | int | bool] = {}
     """Of the Node resource, beside those that others set; ``true`` and ``1`` are text there, as in Calico's YAML."""
 
+    def label_texts(self) -> tuple[tuple[str, str], ...]:
+        """Return the labels as they stand in the resource, sorted by name."""
+        return tuple(sorted((name, _text(value)) for name, value in self.labels.items()))
+
 
 class StoreSection(Section, frozen=True, kw_only=True):
     """What is beyond *url* is for etcd, and empty where it is not used."""
@@ -300,7 +304,7 @@ class Config(Section, frozen=True, kw_only=True):
             ipv6_address=None if v4 else address,
             ipv6_subnet=None if v4 else subnet,
             vtep_mac=vtep_mac(self.node.name),
-            labels=tuple(sorted((name, _text(value)) for name, value in self.node.labels.items())),
+            labels=self.node.label_texts(),
         )
 
     def default_pool(self) -> Pool | None:
