@@ -75,10 +75,8 @@ class Decider:
                 refused.append((path, found))
         new = select(candidates, self._rules)
         old = state.selections.get(prefix, NOTHING)
-        if refused:
-            state.ineligible[prefix] = tuple(refused)
-        else:
-            state.ineligible.pop(prefix, None)
+        if refused or prefix in state.ineligible:
+            state.refuse(prefix, tuple(refused))
         if candidates:
             state.selections[prefix] = new
         else:

@@ -26,7 +26,7 @@ from bgpd.adapters.bfd.process import BfdProcess
 from bgpd.adapters.exabgp.process import Speaker, SpeakerOptions
 from bgpd.adapters.netlink.routes import Kernel
 from bgpd.adapters.reconciler import Reconciler
-from bgpd.adapters.secrets import Passwords
+from bgpd.adapters.secrets import Passwords, Unfit
 from bgpd.adapters.store.base import Broken, Store, Transient
 from bgpd.adapters.store.ipam.target import ClaimTarget
 from bgpd.adapters.store.keys import Malformed
@@ -34,6 +34,7 @@ from bgpd.adapters.store.lease import Liveness, NameTaken, register
 from bgpd.adapters.store.open import open_store
 from bgpd.adapters.store.transact import ensure_pool
 from bgpd.adapters.store.watch import StoreSource
+from bgpd.api.metrics import MetricsServer, Unusable
 from bgpd.api.server import Server, SocketUnusable
 from bgpd.config.schema import Config, SpeakerMode
 from bgpd.core.explain import Explainer
@@ -42,6 +43,7 @@ from bgpd.daemon import compare, loop
 from bgpd.daemon.assign import Assigner
 from bgpd.daemon.collect import Collection
 from bgpd.daemon.fib import FibViews
+from bgpd.daemon.metrics import Metrics
 from bgpd.daemon.peer_views import PeerViews
 from bgpd.daemon.record import Recorder
 from bgpd.daemon.views import DaemonViews
@@ -127,6 +129,8 @@ class Daemon:
         self._collection = Collection(
             self._store, self._pipeline, self._configured.node.name, config.collect, self._notice
         )
+        self._metrics = Metrics(self._pipeline, self._inbox, self._kernel_reconciler, clock.monotonic())
+        self._kernel_reconciler.applied = self._metrics.program.observe
         self._claims: Reconciler[str, BlockClaim] = Reconciler(
             tables.claims, ClaimTarget(self._store), clock=clock.monotonic, converged=_nothing, notice=self._notice
         )
@@ -149,19 +153,30 @@ class Daemon:
             fib=FibViews(self._kernel_reconciler, self._kernel),
         )
         server = Server(views, Path(self._config.api.socket))
+        exporter = self._exporter()
         source = StoreSource(self._store, self._heard_of_store, self._notice)
         await self._inbox.put(self._configured)
         try:
             # First of all: a second daemon on this host ends here, before it touches the kernel or the speaker.
             await server.start()
-        except SocketUnusable as error:
+            if exporter is not None:
+                await exporter.start()
+        except (SocketUnusable, Unusable) as error:
+            await server.stop()
             raise Fatal(str(error)) from error
         try:
             async with asyncio.TaskGroup() as tasks:
                 running = [
                     tasks.create_task(work)
                     for work in (
-                        loop.run(self._pipeline, self._inbox, self._recorder, self._notice, self._advanced),
+                        loop.run(
+                            self._pipeline,
+                            self._inbox,
+                            self._recorder,
+                            self._notice,
+                            self._advanced,
+                            settled=self._metrics.settle.observe,
+                        ),
                         self._run_kernel(),
                         source.run(),
                         self._join_cluster(),
@@ -182,6 +197,8 @@ class Daemon:
                     task.cancel()
         finally:
             await server.stop()
+            if exporter is not None:
+                await exporter.stop()
             await self._bfd.stop()
             await self._speaker.stop()
             await self._store.close()
@@ -238,7 +255,15 @@ class Daemon:
         if self._pipeline.store_known:
             await self._speaker.adj_rib_out.converged()
 
+    def _exporter(self) -> MetricsServer | None:
+        try:
+            endpoint = self._config.metrics.endpoint(Passwords(Path(self._config.secrets.directory)))
+        except Unfit as error:
+            raise Fatal(f"metrics: {error}") from error
+        return MetricsServer(endpoint, self._metrics.render) if endpoint is not None else None
+
     def _notice(self, notice: Notice) -> None:
+        self._metrics.noticed(notice)
         log.tell(notice.name, notice.fields)
 
     def _router_id(self) -> Address:

@@ -47,6 +47,11 @@ class Table(Generic[K, V]):
         """Copy the desired state: O(n), for tests and full comparisons."""
         return dict(self._values)
 
+    @property
+    def waiting(self) -> int:
+        """Keys that the reader has not taken yet."""
+        return len(self._changed)
+
     def take(self) -> list[K]:
         """Return the keys changed since the last call, in order of first change, and forget them."""
         changed = list(self._changed)
