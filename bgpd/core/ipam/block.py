@@ -117,11 +117,14 @@ class HandleRecord(msgspec.Struct, frozen=True, kw_only=True):
     deleted: bool = False
     extra: Mapping[str, object] = {}
 
-    def counting(self, block: BlockRecord) -> HandleRecord:
-        """Return the handle with what it has in *block* counted anew; what it has not is not mentioned."""
-        cidr, count = str(block.cidr), len(block.held_by(self.handle_id))
-        if self.block.get(cidr, 0) == count and (count or cidr not in self.block):
-            return self
+    def counting(self, before: BlockRecord, after: BlockRecord) -> HandleRecord:
+        """Return the handle with what it gained or lost in a block added up; at least what it has there now.
+
+        The stored count is changed and not replaced: Calico counts before it assigns, and takes that back where it fails,
+        so a count that is too high may be about to be lowered.
+        """
+        cidr, count = str(after.cidr), len(after.held_by(self.handle_id))
+        count = max(count, self.block.get(cidr, 0) + count - len(before.held_by(self.handle_id)))
         others = {name: number for name, number in self.block.items() if name != cidr}
         return msgspec.structs.replace(self, block={**others, cidr: count} if count else others)
 

@@ -38,7 +38,7 @@ def grant(
         if addresses:
             changed.append(after)
             given += addresses
-            handle = handle.counting(after)
+            handle = handle.counting(block, after)
     return Grant(tuple(changed), handle, tuple(given))
 
 

@@ -81,6 +81,6 @@ def release(
 ) -> Change:
     """Give back what *outcome* says is released; *handles* holds those stored of the handles concerned."""
     after = freed(block, outcome.released, rest_from)
-    changed = tuple(handle.counting(after) for handle in handles.values())
+    changed = tuple(handle.counting(block, after) for handle in handles.values())
     gone = after.affinity is None and after.is_empty
     return Change(block.cidr, None if gone else after, changed, outcome)

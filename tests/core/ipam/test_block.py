@@ -87,13 +87,25 @@ def test_an_explicit_address_is_given_or_its_holder_named() -> None:
     )
 
 
-def test_a_handle_counts_what_it_has_in_the_block() -> None:
-    """A handle's count is made of the block, so it is right whatever it was; a block without it is not mentioned."""
+@pytest.mark.parametrize(("stored", "after_two", "after_none"), [(0, 2, 0), (1, 3, 1), (7, 9, 7)])
+def test_a_handle_counts_what_it_gained_and_lost(stored: int, after_two: int, after_none: int) -> None:
+    """A count goes up and down by what changed in the block, from where it was; one of nothing is not mentioned."""
     block, _ = assigned(empty(), holder("a"), 2, lambda _: False)
-    handle = HandleRecord(handle_id="a", block={"10.9.0.0/26": 1, str(CIDR): 7})
+    handle = HandleRecord(handle_id="a", block={"10.9.0.0/26": 1, str(CIDR): stored})
 
-    assert {"10.9.0.0/26": 1, str(CIDR): 2} == handle.counting(block).block
-    assert {"10.9.0.0/26": 1} == handle.counting(empty()).block
+    two = handle.counting(empty(), block)
+    none = two.counting(block, empty())
+
+    assert {"10.9.0.0/26": 1, str(CIDR): after_two} == two.block
+    assert {"10.9.0.0/26": 1, **({str(CIDR): after_none} if after_none else {})} == none.block
+
+
+def test_a_handle_never_counts_less_than_it_has() -> None:
+    """A handle that lost count has it right after the next change of the block."""
+    block, _ = assigned(empty(), holder("a"), 2, lambda _: False)
+    more, _ = assigned(block, holder("a"), 1, lambda _: False)
+
+    assert {str(CIDR): 3} == HandleRecord(handle_id="a").counting(block, more).block
 
 
 def test_sequence_numbers_tell_tenants_apart() -> None:

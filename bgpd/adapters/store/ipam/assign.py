@@ -314,7 +314,7 @@ async def _plan_at(attempt: Attempt, request: AddressRequest, address: Address) 
     after = assigned_at(fresh, request.holder, address)
     if isinstance(after, Refused):
         return Plan(after)
-    handle = attempt.handle(request.handle_id).counting(after)
+    handle = attempt.handle(request.handle_id).counting(fresh, after)
     compares = (*context.compares, context.affinities, attempt.unchanged(block_key), attempt.unchanged(handle_key))
     writes: tuple[Write, ...] = (Put(block_key, block_bytes(after)), Put(handle_key, handle_bytes(handle)))
     stored = attempt.affinity(affinity_key)
