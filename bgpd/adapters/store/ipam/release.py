@@ -15,6 +15,7 @@ from bgpd.adapters.store.base import Compare, Comparison, Delete, KeyValue, Put,
 from bgpd.adapters.store.ipam.reading import LOCKED, Attempt
 from bgpd.adapters.store.keys import Malformed
 from bgpd.adapters.store.records import (
+    affinity_from,
     block_bytes,
     block_from,
     datastore_ready,
@@ -27,7 +28,7 @@ from bgpd.adapters.store.transact import Plan, transact
 from bgpd.core.ipam.block import BlockRecord, HandleRecord, Refused, parse_time, without_affinity, write_time
 from bgpd.core.ipam.release import Change, Release, Released, handles_of, judge
 from bgpd.core.ipam.release import release as after_release
-from bgpd.model.pool import Pool
+from bgpd.model.pool import AffinityState, Pool
 from bgpd.model.prefix import Address, Family, Prefix
 
 HANDLES_PER_TXN = 60
@@ -107,7 +108,7 @@ async def release_node(store: Store, node: str) -> Released | Refused:
         async for item in read_all(store, keys.affinities_prefix(node, family)):
             about = keys.parse(item.key)
             if isinstance(about, keys.AffinityKey):
-                refused = await release_block(store, about.cidr, node)
+                refused = await release_block(store, about.cidr, node, dead=True)
                 if refused == LOCKED:
                     return refused
     return outcome
@@ -121,19 +122,17 @@ async def release_block(
     require_empty: bool = False,
     sequence: int | None = None,
     min_age_s: float = 0.0,
+    dead: bool = False,
 ) -> Refused | None:
     """End *node*'s affinity to a block: the block goes if it is empty, else it is nobody's and its addresses stay in use.
 
     An affinity to a block of another node, or to none, is deleted. None: it is done, or there was nothing to do. Refused
-    with *require_empty* for a block with addresses, with *sequence* for a block that changed since, and with *min_age_s*
-    for one claimed later than that. Raises Transient, and Malformed for a block that cannot be read.
+    with *require_empty* for a block with addresses, with *sequence* for a block that changed since, with *min_age_s* for
+    one claimed later than that, and for an affinity that is pending without its block, since a claim is under way; not if
+    the node is *dead*. Raises Transient, and Malformed for a block that cannot be read.
     """
-    return await transact(
-        store,
-        lambda: _plan_block(
-            Attempt(store), cidr, node, require_empty=require_empty, sequence=sequence, min_age_s=min_age_s
-        ),
-    )
+    terms = _Terms(require_empty=require_empty, sequence=sequence, min_age_s=min_age_s, dead=dead)
+    return await transact(store, lambda: _plan_block(Attempt(store), cidr, node, terms))
 
 
 def counted(handle: HandleRecord) -> tuple[Prefix, ...]:
@@ -311,32 +310,41 @@ def _readable_pool(item: KeyValue) -> Pool | None:
 # ------------------------------------------------------------------ blocks
 
 
-async def _plan_block(
-    attempt: Attempt, cidr: Prefix, node: str, *, require_empty: bool, sequence: int | None, min_age_s: float
-) -> Plan[Refused | None]:
+class _Terms(msgspec.Struct, frozen=True, kw_only=True):
+    require_empty: bool
+    sequence: int | None
+    min_age_s: float
+    dead: bool
+
+
+async def _plan_block(attempt: Attempt, cidr: Prefix, node: str, terms: _Terms) -> Plan[Refused | None]:
     block_key, affinity_key = keys.block_key(cidr), keys.affinity_key(node, cidr)
     guard = await _guard(attempt, [block_key, affinity_key])
     if guard is None:
         return Plan(LOCKED)
     block, writes = attempt.block(cidr), list[Write]()
     compares = (*guard, attempt.unchanged(block_key), attempt.unchanged(affinity_key))
-    if attempt.item(affinity_key) is not None:
+    if (item := attempt.item(affinity_key)) is not None:
+        # Calico writes a pending affinity, then the block, then confirms: without the affinity its block would be left alone.
+        state = affinity_from(affinity_key, node, cidr, item.value).state
+        if block is None and state is AffinityState.PENDING and not terms.dead:
+            return Plan(Refused(f"a claim of block {cidr} by node {node} is under way: its affinity is pending"))
         writes.append(Delete(affinity_key))
     if block is not None and block.node == node:
-        if why := _kept(attempt, block, require_empty=require_empty, sequence=sequence, min_age_s=min_age_s):
+        if why := _kept(attempt, block, terms):
             return Plan(Refused(why))
         writes.append(Delete(block_key) if block.is_empty else Put(block_key, block_bytes(without_affinity(block))))
     return Plan(None, compares, tuple(writes))
 
 
-def _kept(attempt: Attempt, block: BlockRecord, *, require_empty: bool, sequence: int | None, min_age_s: float) -> str:
+def _kept(attempt: Attempt, block: BlockRecord, terms: _Terms) -> str:
     """Say why a block is not released; empty where it is."""
-    if require_empty and not block.is_empty:
+    if terms.require_empty and not block.is_empty:
         held = len(block.allocations) - len(block.unallocated)
         return f"block {block.cidr} is not empty: {held} of its addresses are held or rest"
-    if sequence is not None and sequence != block.sequence_number:
-        return f"block {block.cidr} changed meanwhile (sequence {block.sequence_number}, not {sequence})"
+    if terms.sequence is not None and terms.sequence != block.sequence_number:
+        return f"block {block.cidr} changed meanwhile (sequence {block.sequence_number}, not {terms.sequence})"
     claimed = parse_time(block.affinity_claim_time)
-    if min_age_s and claimed is not None and (attempt.now - claimed).total_seconds() < min_age_s:
-        return f"block {block.cidr} was claimed less than {min_age_s:g} s ago"
+    if claimed is not None and (attempt.now - claimed).total_seconds() < terms.min_age_s:
+        return f"block {block.cidr} was claimed less than {terms.min_age_s:g} s ago"
     return ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Coroutine, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -29,8 +30,15 @@ pytestmark = pytest.mark.adapter
 
 V4 = Pool(name="v4", cidr=Prefix.parse("10.0.0.0/29"), block_size=30)
 V6 = Pool(name="v6", cidr=Prefix.parse("fd00::/124"), block_size=125)
+EXAMPLES = int(os.environ.get("IPAM_EXAMPLES", "60"))
+"""Sequences of operations tried."""
 NODES, HANDLES = st.sampled_from(("a", "b", "c")), st.sampled_from([f"h{number}" for number in range(4)])
 NOW = datetime(2026, 8, 22, 10, 0, tzinfo=UTC)
+
+
+Crash = tuple[int, bool]
+"""After how many transactions the process is killed (negative: it is not), and whether the last one is made."""
+CRASH = st.just((-1, True)) | st.tuples(st.integers(0, 3), st.booleans())
 
 
 class Crashing(MemoryStore):
@@ -60,6 +68,7 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         self.loop = asyncio.new_event_loop()
         self.store = Crashing()
+        self._read_at, self._read = 0, dict[str, Any]()
         self.told: dict[str, set[Address]] = {}
         self.seen: list[Release] = []
         """Releases that a collector or a slow caller may come with, late."""
@@ -70,8 +79,9 @@ class Machine(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.loop.close()
 
-    def do(self, work: Coroutine[Any, Any, Any]) -> Any:
+    def do(self, crash: Crash, work: Coroutine[Any, Any, Any]) -> Any:
         """Run an operation; None where its process was killed in it."""
+        self.store.crash_in, self.store.made = crash
         try:
             return self.loop.run_until_complete(work)
         except Transient:
@@ -84,7 +94,10 @@ class Machine(RuleBasedStateMachine):
         self.loop.run_until_complete(MemoryStore.txn(self.store, (), (Put(key, value),)))
 
     def state(self) -> dict[str, Any]:
-        return self.loop.run_until_complete(audit.dump(self.store))
+        """Return all of IPAM, read anew where something was written."""
+        if (revision := self.loop.run_until_complete(self.store.range("/", limit=1)).revision) != self._read_at:
+            self._read_at, self._read = revision, self.loop.run_until_complete(audit.dump(self.store))
+        return self._read
 
     @initialize(strict=st.booleans(), rest=st.sampled_from((0, 60)), limit=st.sampled_from((0, 1, 2)))
     def settle(self, strict: bool, rest: int, limit: int) -> None:
@@ -94,7 +107,6 @@ class Machine(RuleBasedStateMachine):
 
     # -------------------------------------------------------------- what is done
 
-    @rule(strict=st.booleans(), rest=st.sampled_from((0, 60)), limit=st.sampled_from((0, 1, 2)))
     def configure(self, strict: bool, rest: int, limit: int) -> None:
         config = {
             "strict_affinity": strict,
@@ -107,22 +119,27 @@ class Machine(RuleBasedStateMachine):
         if not rest:
             self.resting.clear()
 
-    @rule(cidrs=st.lists(st.sampled_from(("10.0.0.0/31", "10.0.0.2/31", "10.0.0.5/32")), max_size=3))
-    def reserve(self, cidrs: list[str]) -> None:
-        self.put(keys.RESERVATIONS + "r", json.dumps({"spec": {"reservedCIDRs": cidrs}}).encode())
+    @rule(
+        strict=st.booleans(),
+        rest=st.sampled_from((0, 60)),
+        limit=st.sampled_from((0, 1, 2)),
+        reserved=st.lists(st.sampled_from(("10.0.0.0/31", "10.0.0.2/31", "10.0.0.5/32")), max_size=3),
+        passes=st.booleans(),
+    )
+    def change_the_world(self, strict: bool, rest: int, limit: int, reserved: list[str], passes: bool) -> None:
+        self.configure(strict, rest, limit)
+        self.put(keys.RESERVATIONS + "r", json.dumps({"spec": {"reservedCIDRs": reserved}}).encode())
+        if passes:
+            self.let_time_pass()
 
-    @rule(at=st.integers(0, 3), made=st.booleans())
-    def crash_next(self, at: int, made: bool) -> None:
-        self.store.crash_in, self.store.made = at, made
+    @rule(node=NODES, pool=st.sampled_from((V4, V6)), room=st.booleans(), reclaims=st.booleans(), crash=CRASH)
+    def claim(self, node: str, pool: Pool, room: bool, reclaims: bool, crash: Crash) -> None:
+        self.do(crash, claim_block(self.store, pool, node, room=room, reclaims=reclaims))
 
-    @rule(node=NODES, pool=st.sampled_from((V4, V6)), room=st.booleans(), reclaims=st.booleans())
-    def claim(self, node: str, pool: Pool, room: bool, reclaims: bool) -> None:
-        self.do(claim_block(self.store, pool, node, room=room, reclaims=reclaims))
-
-    @rule(node=NODES, handle=HANDLES, ipv4=st.integers(0, 6), ipv6=st.integers(0, 2))
-    def assign(self, node: str, handle: str, ipv4: int, ipv6: int) -> None:
+    @rule(node=NODES, handle=HANDLES, ipv4=st.integers(0, 6), ipv6=st.integers(0, 2), crash=CRASH)
+    def assign(self, node: str, handle: str, ipv4: int, ipv6: int, crash: Crash) -> None:
         before = set(self.told.get(handle, ()))
-        answer = self.do(assign(self.store, AddressRequest(node=node, handle_id=handle, ipv4=ipv4, ipv6=ipv6)))
+        answer = self.do(crash, assign(self.store, AddressRequest(node=node, handle_id=handle, ipv4=ipv4, ipv6=ipv6)))
         if isinstance(answer, Granted):
             for family, wanted in ((4, ipv4), (6, ipv6)):
                 given = [address for address in answer.addresses if address.family == family]
@@ -133,10 +150,10 @@ class Machine(RuleBasedStateMachine):
             self.told.setdefault(handle, set()).update(answer.addresses)
         self.note()
 
-    @rule(node=NODES, handle=HANDLES, ordinal=st.integers(0, 7))
-    def assign_at(self, node: str, handle: str, ordinal: int) -> None:
+    @rule(node=NODES, handle=HANDLES, ordinal=st.integers(0, 7), crash=CRASH)
+    def assign_at(self, node: str, handle: str, ordinal: int, crash: Crash) -> None:
         address = V4.cidr.address(ordinal)
-        answer = self.do(assign_at(self.store, AddressRequest(node=node, handle_id=handle), address))
+        answer = self.do(crash, assign_at(self.store, AddressRequest(node=node, handle_id=handle), address))
         if isinstance(answer, Address):
             assert address not in self.resting
             self.told.setdefault(handle, set()).add(address)
@@ -154,41 +171,42 @@ class Machine(RuleBasedStateMachine):
                     self.seen.append(Release(address=cidr.address(ordinal), sequence=number))
         self.seen = list(dict.fromkeys(self.seen))
 
-    @rule(data=st.data())
-    def release_late(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), crash=CRASH)
+    def release_late(self, data: st.DataObject, crash: Crash) -> None:
         """A late release by sequence number frees the allocation that was seen, or nothing."""
         if self.seen:
-            wish = data.draw(st.sampled_from(self.seen))
+            late = [wish for wish in self.seen if self._holder(wish.address)[0] not in (None, wish.sequence)]
+            wish = data.draw(st.sampled_from(late or self.seen))
             before = self._holder(wish.address)
-            answer = self.do(release(self.store, [wish]))
+            answer = self.do(crash, release(self.store, [wish]))
             if isinstance(answer, Released) and wish.address in answer.released:
                 assert before == (wish.sequence, before[1]), "a later tenant lost its address"
             self.gone(answer)
 
-    @rule(count=st.integers(1, 6))
-    def collect(self, count: int) -> None:
+    @rule(count=st.integers(1, 6), crash=CRASH)
+    def collect(self, count: int, crash: Crash) -> None:
         """All or nothing."""
         wishes = list({wish.address: wish for wish in self.seen[-count:]}.values())
         before = {wish.address: self._holder(wish.address) for wish in wishes}
-        answer = self.do(release_whole(self.store, wishes))
+        answer = self.do(crash, release_whole(self.store, wishes))
         if isinstance(answer, Released):
             assert set(answer.released) == {address for address, (number, _) in before.items() if number is not None}
             assert () == answer.refused
         self.gone(answer)
 
-    @rule(handle=HANDLES)
-    def release_handle(self, handle: str) -> None:
-        answer = self.do(release_handle(self.store, handle))
+    @rule(handle=HANDLES, crash=CRASH)
+    def release_handle(self, handle: str, crash: Crash) -> None:
+        answer = self.do(crash, release_handle(self.store, handle))
         if isinstance(answer, Released):
             assert handle not in audit.held(self.state()).values()
         self.told.pop(handle, None)
         self.gone(answer)
 
-    @rule(handle=HANDLES, other=HANDLES)
-    def release_addresses(self, handle: str, other: str) -> None:
+    @rule(handle=HANDLES, other=HANDLES, crash=CRASH)
+    def release_addresses(self, handle: str, other: str, crash: Crash) -> None:
         """An address is given back only by the handle that has it."""
         addresses = sorted(self.told.get(handle, ()))
-        answer = self.do(release(self.store, [Release(address=one, handle_id=other) for one in addresses]))
+        answer = self.do(crash, release(self.store, [Release(address=one, handle_id=other) for one in addresses]))
         if handle == other:
             self.told.pop(handle, None)
         elif isinstance(answer, Released):
@@ -196,15 +214,15 @@ class Machine(RuleBasedStateMachine):
             assert set(addresses) == {address for address, _ in answer.refused}
         self.gone(answer)
 
-    @rule(node=NODES, ordinal=st.integers(0, 1), require_empty=st.booleans())
-    def release_block(self, node: str, ordinal: int, require_empty: bool) -> None:
+    @rule(node=NODES, ordinal=st.integers(0, 1), require_empty=st.booleans(), crash=CRASH)
+    def release_block(self, node: str, ordinal: int, require_empty: bool, crash: Crash) -> None:
         cidr = Prefix.of(V4.cidr.address(4 * ordinal), 30)
-        self.do(release_block(self.store, cidr, node, require_empty=require_empty))
+        self.do(crash, release_block(self.store, cidr, node, require_empty=require_empty))
 
-    @rule(node=NODES)
-    def lose_node(self, node: str) -> None:
+    @rule(node=NODES, crash=CRASH)
+    def lose_node(self, node: str, crash: Crash) -> None:
         """What the node held is given back, what others borrowed of its blocks stays theirs."""
-        answer = self.do(release_node(self.store, node))
+        answer = self.do(crash, release_node(self.store, node))
         if isinstance(answer, Released):
             left = self.state().items()
             assert not [key for key, _ in left if key.startswith(f"{keys.HOSTS}{node}/")]
@@ -218,7 +236,6 @@ class Machine(RuleBasedStateMachine):
             ]
         self.gone(answer)
 
-    @rule()
     def let_time_pass(self) -> None:
         """Claims and rests become two minutes older."""
         text = json.dumps(self.state())
@@ -249,6 +266,14 @@ class Machine(RuleBasedStateMachine):
                 cidr = Prefix.of(address, pool.block_size)
                 assert handle == held.get(f"{cidr}#{address - cidr.network}")
 
+    @invariant()
+    def what_rests_rests(self) -> None:
+        """A released address is not free before its time, whatever becomes of its block."""
+        state = self.state()
+        for address in self.resting:
+            cidr = Prefix.of(address, (V4 if address.family == 4 else V6).block_size)
+            assert state[keys.block_key(cidr)]["allocations"][address - cidr.network] is not None
+
     def _holder(self, address: Address) -> tuple[int | None, str | None]:
         """Return the sequence number of the allocation of *address*, and its handle."""
         pool = V4 if address.family == 4 else V6
@@ -274,4 +299,4 @@ def _older(text: str) -> str:
 
 
 TestMachine = Machine.TestCase
-TestMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestMachine.settings = settings(max_examples=EXAMPLES, stateful_step_count=50, deadline=None)
