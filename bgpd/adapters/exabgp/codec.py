@@ -14,6 +14,7 @@ MP_UNREACH_NLRI, which hold routes, are cut out first. The flags and lengths tha
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -499,10 +500,32 @@ def _shapes(bits: int, mark: int) -> list[tuple[int, int, int, int]]:
 
 
 _SHAPES = {Family.IPV4: _shapes(32, 0), Family.IPV6: _shapes(128, _V6)}
+_PACKED: dict[int, struct.Struct] = {
+    size: struct.Struct(f">x{code}") for size, code in ((2, "B"), (3, "H"), (5, "I"), (9, "Q"))
+} | {4: struct.Struct(">I")}
+"""How to read prefixes that all have so many bytes with the length byte; of 4 bytes the length byte comes along, and is masked out."""
+
+
+def _alike(data: bytes, family: Family) -> tuple[Prefix, ...] | None:
+    """Read prefixes that are all of one length, as blocks of a pool are: in C, save for the last step; None for others."""
+    length = data[0]
+    shapes = _SHAPES[family]
+    if length >= len(shapes):
+        return None
+    size, shift, mask, constant = shapes[length]
+    packed = _PACKED.get(size)
+    if packed is None or len(data) % size or data[::size].count(length) * size != len(data):
+        return None
+    return tuple([Prefix(number << shift & mask | constant) for (number,) in packed.iter_unpack(data)])
 
 
 def _prefixes(data: bytes, family: Family) -> tuple[Prefix, ...]:
     """Read length-and-bits prefixes (RFC 4271 section 4.3); raises _Unreadable where they cannot be told apart (RFC 7606 section 5.3)."""
+    if not data:
+        return ()
+    alike = _alike(data, family)
+    if alike is not None:
+        return alike
     shapes = _SHAPES[family]
     bits = len(shapes) - 1
     number = int.from_bytes
@@ -526,16 +549,16 @@ def _routes(data: bytes, family: Family, context: DecodeContext) -> _Routes:
     if family not in context.add_path:
         found = _prefixes(data, family)
         return {0: found} if found else {}
-    routes: dict[int, list[Prefix]] = {}
+    parts: dict[bytes, list[bytes]] = {}
     at = 0
-    while at < len(data):
-        if at + 5 > len(data):
+    end = len(data)
+    while at < end:
+        if at + 5 > end:
             raise _Unreadable("a path id is truncated")
-        end = at + 5 + (data[at + 4] + 7 >> 3)
-        path_id = int.from_bytes(data[at : at + 4], "big")
-        routes.setdefault(path_id, []).extend(_prefixes(data[at + 4 : end], family))
-        at = end
-    return {path_id: tuple(prefixes) for path_id, prefixes in routes.items()}
+        after = at + 5 + (data[at + 4] + 7 >> 3)
+        parts.setdefault(data[at : at + 4], []).append(data[at + 4 : after])
+        at = after
+    return {int.from_bytes(path_id, "big"): _prefixes(b"".join(part), family) for path_id, part in parts.items()}
 
 
 # ------------------------------------------------------------------ UPDATE
