@@ -46,6 +46,7 @@ from bgpd.daemon.fib import FibViews
 from bgpd.daemon.metrics import Metrics
 from bgpd.daemon.peer_views import PeerViews
 from bgpd.daemon.record import Recorder
+from bgpd.daemon.tunnels import Tunnels
 from bgpd.daemon.views import DaemonViews
 from bgpd.flow.inbox import Inbox
 from bgpd.model.bfd import BfdSession
@@ -126,6 +127,7 @@ class Daemon:
         self._bfd.drifted = self._bfd_sessions.drifted
         self._speaker.neighbors.drifted = self._neighbors.drifted
         self._speaker.neighbors.notice = self._notice
+        self._tunnels = Tunnels(self._store, self._configured.node.name, self._notice)
         self._collection = Collection(
             self._store, self._pipeline, self._configured.node.name, config.collect, self._notice
         )
@@ -189,6 +191,7 @@ class Daemon:
                         self._speaker.neighbors.watch_passwords(),
                         self._claims.run(),
                         self._collection.run(),
+                        self._tunnels.run(),
                     )
                 ]
                 structlog.get_logger().info("daemon.started", node=self._configured.node.name)
@@ -250,6 +253,7 @@ class Daemon:
         await self._inbox.put(event)
         if isinstance(event, StoreSynced):
             self._claims.hasten()
+        self._tunnels.heard(event)
 
     async def _announced(self) -> None:
         if self._pipeline.store_known:

@@ -14,9 +14,9 @@ from bgpd.adapters.store.base import KeyValue, Store, read_all
 from bgpd.adapters.store.collect import published_from
 from bgpd.adapters.store.keys import Malformed
 from bgpd.adapters.store.records import affinity_from, block_from, handle_from, pool_from
+from bgpd.adapters.store.tunnels import tunnel_addresses
 from bgpd.core.ipam.block import HOST
 from bgpd.core.ipam.census import Census, StoredAffinity, StoredBlock, StoredHandle, StoredNode
-from bgpd.core.ipam.tunnel import TunnelKind
 from bgpd.model.pool import Pool
 from bgpd.model.prefix import Address, Prefix, parse_interface
 
@@ -115,43 +115,6 @@ def _handle(draft: _Draft, item: KeyValue) -> None:
 
 
 # ------------------------------------------------------------------ who uses addresses
-
-
-class _Bgp(msgspec.Struct):
-    ipip: str | None = msgspec.field(default=None, name="ipv4IPIPTunnelAddr")
-
-
-class _Wireguard(msgspec.Struct):
-    ipv4: str | None = msgspec.field(default=None, name="interfaceIPv4Address")
-    ipv6: str | None = msgspec.field(default=None, name="interfaceIPv6Address")
-
-
-class _NodeSpec(msgspec.Struct):
-    bgp: _Bgp | None = None
-    wireguard: _Wireguard | None = None
-    vxlan: str | None = msgspec.field(default=None, name="ipv4VXLANTunnelAddr")
-    vxlan_v6: str | None = msgspec.field(default=None, name="ipv6VXLANTunnelAddr")
-
-
-class _NodeResource(msgspec.Struct):
-    spec: _NodeSpec | None = None
-
-
-def tunnel_addresses(key: str, value: bytes) -> dict[TunnelKind, Address]:
-    """Read the tunnel addresses of a Node resource; raises Malformed."""
-    spec = _decode(key, value, _NodeResource).spec or _NodeSpec()
-    bgp, wireguard = spec.bgp or _Bgp(), spec.wireguard or _Wireguard()
-    texts = {
-        TunnelKind.IPIP: bgp.ipip,
-        TunnelKind.VXLAN: spec.vxlan,
-        TunnelKind.VXLAN_V6: spec.vxlan_v6,
-        TunnelKind.WIREGUARD: wireguard.ipv4,
-        TunnelKind.WIREGUARD_V6: wireguard.ipv6,
-    }
-    try:
-        return {kind: parse_interface(text)[0] for kind, text in texts.items() if text}
-    except ValueError as error:
-        raise Malformed(key, f"a tunnel address: {error}") from error
 
 
 def _node(draft: _Draft, item: KeyValue) -> None:

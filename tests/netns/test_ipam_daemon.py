@@ -1,4 +1,4 @@
-"""Collection by a daemon: what it has a trace of in its kernel stays, what is left behind goes."""
+"""What a daemon does for IPAM by itself: collection by what its kernel has a trace of, and tunnel addresses."""
 
 from __future__ import annotations
 
@@ -60,4 +60,36 @@ def test_what_has_a_trace_stays_and_what_has_none_goes(host: Host) -> None:
     assert ([], 3, 3) == (report["problems"], report["counts"]["allocations"], report["counts"]["in-use"])
     assert host.process is not None
     assert host.process.poll() is None
+    assert 0 == host.end(signal.SIGTERM)
+
+
+POOL = """\
+apiVersion: projectcalico.org/v3
+kind: IPPool
+metadata: {name: tunnelled}
+spec: {cidr: 10.66.0.0/24, vxlanMode: MODE}
+"""
+
+
+def tunnel_address(host: Host) -> str | None:
+    node = bgpd(host, "get", "node", "node1", "-o", "json")
+    return node["spec"].get("ipv4VXLANTunnelAddr") if isinstance(node, dict) else None
+
+
+def test_tunnel_addresses_follow_the_pools(host: Host) -> None:
+    """A daemon has a tunnel address as soon as a pool needs one, and none when none does; its check finds nothing wrong."""
+    host.start()
+    wait(host.ready, host)
+    assert tunnel_address(host) is None
+
+    pool = host.folder / "pool.yaml"
+    pool.write_text(POOL.replace("MODE", "Always"))
+    bgpd(host, "apply", "-f", str(pool))
+    wait(lambda: (tunnel_address(host) or "").startswith("10.66.0."), host)
+    assert [] == bgpd(host, "ipam", "check", "-o", "json")["problems"]
+    pool.write_text(POOL.replace("MODE", "Never"))
+    bgpd(host, "apply", "-f", str(pool))
+    wait(lambda: tunnel_address(host) is None, host)
+
+    assert [] == bgpd(host, "ipam", "check", "-o", "json")["problems"]
     assert 0 == host.end(signal.SIGTERM)
