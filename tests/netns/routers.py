@@ -216,6 +216,7 @@ def bird(want: Wanted) -> str:
         channels += f"  {family} {{ import all; export where source = RTS_STATIC; next hop self; {more} }};\n"
     scope = f"%{want.interface}" if want.interface else ""
     return f"""
+log stderr {{ remote, error, auth, bug }};
 router id {THEIRS};
 protocol device {{ }}
 {chr(10).join(statics)}

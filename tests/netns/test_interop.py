@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
+import signal
 from collections.abc import Iterator
 
 import pytest
+from msgspec.structs import replace
 
-from bgpd.model.event import EndOfRib, PeerDown, PeerUp, RoutesLearned
+from bgpd.model.event import EndOfRib, PeerDown, PeerUp, RefreshBegun, RoutesLearned
 from bgpd.model.peer import Peer
-from bgpd.model.prefix import Family, Prefix
-from bgpd.model.route import Announcement
-from tests.netns.exabgp_world import OURS6, THEIRS6, Node, World, running, until
+from bgpd.model.prefix import Address, Family, Prefix
+from bgpd.model.route import Announcement, AsSegment, SegmentKind, as_path_text
+from tests.netns.exabgp_world import OURS, OURS6, THEIRS, THEIRS6, Node, World, running, until
 from tests.netns.routers import KINDS, Wanted, router
 
 pytestmark = pytest.mark.netns
@@ -33,8 +37,14 @@ def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def _reason(node: Node) -> str:
-    return next((event.reason for event in reversed(node.events) if isinstance(event, PeerDown)), "")
+def _reason(node: Node, peer: Address = THEIRS) -> str:
+    downs = (event for event in reversed(node.events) if isinstance(event, PeerDown) and event.peer == peer)
+    return next((event.reason for event in downs), "")
+
+
+def _theirs(node: Node) -> int:
+    """Count the router's own routes: FRR sends ours back, too."""
+    return sum(str(prefix).startswith("10.9.") for prefix in node.routes())
 
 
 def test_one_ipv6_session_carries_everything(world: World, kind: str) -> None:
@@ -97,3 +107,119 @@ def test_one_ipv6_session_carries_everything(world: World, kind: str) -> None:
             assert there.has(str(OWN6))
 
     asyncio.run(body())
+
+
+EBGP = Peer(
+    name="tor",
+    address=THEIRS,
+    asn=BIG,
+    local_address=OURS,
+    local_asn=65000,
+    hold_time_s=9,
+    graceful_restart_s=30,
+)
+
+
+def test_what_is_wrong_is_named(world: World, kind: str) -> None:
+    """A refused connection, a wrong AS, a shutdown with its text: each is the reason shown; a reset tells the router our text."""
+
+    async def body() -> None:
+        async with running(Node(world)) as node:
+            await node.speaker.neighbors.apply([(THEIRS, replace(EBGP, local_asn=64999))])
+            await until(lambda: "connection refused" in _reason(node), "refused")
+
+            there = router(kind, world, Wanted(asn=BIG))
+            await until(lambda: "Bad Peer AS" in _reason(node), "wrong AS", WAIT_S)
+            assert "64999" in _reason(node)
+            node.announce({(THEIRS, OWN): Announcement(as_path=PREPENDED)})
+            await node.speaker.neighbors.apply([(THEIRS, EBGP)])
+            await until(lambda: node.ended() and _theirs(node) == 2, "routes", WAIT_S)
+            await until(lambda: there.has(str(OWN)), "announced")
+            assert "65000 65000 65000" in _path(there.seen(str(OWN)))
+            assert as_path_text(node.routes()[Prefix.parse("10.9.0.0/24")].as_path) == str(BIG)
+
+            before = len(node.events)
+            assert await node.speaker.refresh(THEIRS) == ""
+            await until(lambda: EndOfRib(THEIRS, Family.IPV4) in node.events[before:], "refreshed", WAIT_S)
+            told = [event.announced for event in node.events[before:] if isinstance(event, RoutesLearned)]
+            assert {Prefix.parse("10.9.0.0/24"), Prefix.parse("10.9.1.0/26")} <= {
+                each for part in told for each in part
+            }
+            assert RefreshBegun(THEIRS, Family.IPV4) in node.events[before:]
+
+            assert await node.speaker.reset(THEIRS, hard=False, text="rack 7") == ""
+            await until(lambda: node.count(PeerUp) == 2, "a new session", WAIT_S)
+            assert 'we sent Cease: Administrative Reset, "rack 7" (6/4)' == _reason(node)
+            log = (world.folder / "router.log").read_text()
+            assert kind != "bird" or 'Received: Administrative reset: "rack 7"' in log, log
+
+            there.shutdown("moving out")
+            await until(lambda: "Cease: Administrative Shutdown" in _reason(node), "shutdown", WAIT_S)
+            assert kind == "gobgp" or '"moving out"' in _reason(node)  # GoBGP 3.10 sends no text
+
+    asyncio.run(body())
+
+
+def test_a_router_that_has_too_many_of_our_routes_says_so(world: World, kind: str) -> None:
+    """The router's own limit ends the session, and the reason is the NOTIFICATION's."""
+
+    async def body() -> None:
+        router(kind, world, Wanted(asn=BIG, max_prefix=2))
+        async with running(Node(world)) as node:
+            node.announce({(THEIRS, Prefix.parse(f"10.1.{i}.0/26")): Announcement() for i in range(5)})
+            await node.speaker.neighbors.apply([(THEIRS, EBGP)])
+            await until(lambda: "Maximum Number of Prefixes Reached" in _reason(node), "limit", WAIT_S)
+
+    asyncio.run(body())
+
+
+def test_graceful_restart_of_either_side(world: World, kind: str) -> None:
+    """Our restart loses no route at the router, since all is announced before End-of-RIB; its own is claimed by it, and ours was not."""
+
+    async def body() -> None:
+        there = router(kind, world, Wanted(asn=BIG))
+        own = [Prefix.parse(f"10.1.{i}.0/26") for i in range(20)]
+        async with running(Node(world)) as node:
+            node.announce({(THEIRS, prefix): Announcement() for prefix in own})
+            await node.speaker.neighbors.apply([(THEIRS, EBGP)])
+            await until(lambda: node.ended() and len(node.speaker.adj_rib_out.actual) == 20, "announced", WAIT_S)
+            await until(lambda: there.has(str(own[-1])), "arrived")
+            assert kind == "frr" or not _restarting(node)  # FRR claims it at each start
+            assert kind != "bird" or "Restart recovery" not in there.state()
+
+            assert node.speaker.pid is not None
+            os.kill(node.speaker.pid, signal.SIGKILL)
+            ups = node.count(PeerUp)
+            while not (node.count(PeerUp) > ups and len(node.speaker.adj_rib_out.actual) == 20):
+                assert there.has(str(own[0])), "dropped"
+                assert there.has(str(own[-1])), "dropped"
+                await asyncio.sleep(0.05)
+            await until(node.ended, "its routes again", WAIT_S)
+            assert there.has(str(own[-1]))
+            assert _theirs(node) == 2
+            assert kind != "bird" or "Restart recovery" in there.state()
+
+            ups = node.count(PeerUp)
+            there.kill()
+            await until(lambda: not node.up(), "lost", WAIT_S)
+            lost = next(event for event in reversed(node.events) if isinstance(event, PeerDown))
+            assert lost.notification is None
+            there.again()
+            await until(lambda: node.count(PeerUp) > ups and node.ended(), "back", WAIT_S)
+            assert kind == "gobgp" or _restarting(node)
+            assert _theirs(node) == 2
+
+    asyncio.run(body())
+
+
+def _restarting(node: Node) -> bool:
+    opened = next(event.open for event in reversed(node.events) if isinstance(event, PeerUp))
+    return opened.graceful_restart is not None and opened.graceful_restart.restarting
+
+
+def _path(seen: str | None) -> str:
+    """Flatten what a router shows of an AS path."""
+    return " ".join(re.findall(r"\d+", str(seen)))
+
+
+PREPENDED = (AsSegment(SegmentKind.SEQUENCE, (65000, 65000)),)

@@ -91,6 +91,8 @@ class Trouble(msgspec.Struct, frozen=True):
 
     peer: Address
     reason: str
+    hint: bool = False
+    """It follows from an earlier reason, where there is one: a neighbor that refused us closes the next connections silently."""
 
 
 class RefreshReceived(msgspec.Struct, frozen=True):
@@ -158,7 +160,7 @@ def _parse_raw(raw: _Raw) -> Line | None:
     body = bytes.fromhex(raw.body)
     sent = raw.direction == "send"
     if raw.raw == 0:
-        return Trouble(peer, body.decode("utf-8", "replace"))
+        return Trouble(peer, body.decode("utf-8", "replace"), raw.direction == "hint")
     if raw.raw == 3:
         return NotificationSeen(peer, notification.decode(body, sent))
     if sent:

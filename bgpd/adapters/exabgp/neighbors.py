@@ -187,9 +187,10 @@ class NeighborsTarget:
             str(address): conf.digest(self._head.mode, self._head.router_id, neighbor)
             for address, neighbor in self._held.items()
         }
+        show = "bgpd-served" if self._head.mode == "raw" else "show neighbor configuration"
         try:
             for _ in range(RELOAD_TRIES):
-                reply = await self._commands.run("show neighbor configuration")
+                reply = await self._commands.run(show)
                 if conf.loaded(reply.lines) == wanted:
                     return True
                 self.signal()

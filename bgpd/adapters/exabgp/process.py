@@ -123,6 +123,11 @@ class Speaker:
         """Process id of the ExaBGP we are attached to."""
         return self._pid
 
+    @property
+    def refreshing(self) -> bool:
+        """Whether a peer is still sending what it has."""
+        return self._source.refreshing
+
     # -------------------------------------------------------------- supervision
 
     async def run(self) -> None:

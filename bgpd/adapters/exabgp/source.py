@@ -85,6 +85,11 @@ class Source:
         self._ended: set[Address] = set()
         """Peers whose end we have told, while ExaBGP has yet to say ``down``."""
 
+    @property
+    def refreshing(self) -> bool:
+        """Whether a peer is still to end what it sends: a refresh, or what it has in a new session without graceful restart."""
+        return bool(self._refreshing)
+
     def forget(self) -> None:
         """Forget all sessions: the speaker is gone, or will tell again."""
         for kept in (self.sessions, self._opened, self._notifications, self._refused, self._refreshing, self._ended):
@@ -105,8 +110,9 @@ class Source:
                 self._opened[peer] = opened
             case NotificationSeen(peer, notification):
                 self._notifications[peer] = notification
-            case Trouble(peer, reason):
-                await self._trouble(peer, reason)
+            case Trouble(peer, reason, hint):
+                if not hint or peer not in self._refused:
+                    await self._trouble(peer, reason)
             case RefreshReceived(peer, family, 1) if family is not None and peer in self.sessions:
                 self._refreshing.add((peer, family))
                 await self._deliver(RefreshBegun(peer, family))
@@ -204,6 +210,7 @@ class Source:
             reason = "the connection was closed without a NOTIFICATION"
         self._refreshing = {key for key in self._refreshing if key[0] != peer}
         if self.sessions.pop(peer, None) is not None:
+            self._refused[peer] = reason
             self.on_down(peer)
         elif peer in self._ended:
             self._ended.discard(peer)

@@ -110,6 +110,7 @@ def verify() -> None:
         loop.Reactor._listen_for_neighbors: ["self"],
         loop.Reactor.reload: ["self"],
         peer.Peer._connect: ["self"],
+        peer.Peer._reset: ["self", "message", "error"],
         peer.Peer._main: ["self"],
         peer.Peer.remove: ["self"],
         peer.Peer.reestablish: ["self", "restart_neighbor"],

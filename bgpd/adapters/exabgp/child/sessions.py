@@ -5,7 +5,7 @@ What is replaced, and why:
 
 * ``Outgoing.establish``: stock ExaBGP takes a refused connection for an established one and waits two minutes for one that is not
   answered. Here an attempt fails with its reason, after CONNECT_WAIT_S at the latest.
-* ``Peer._connect`` reports that reason as a line ``{"raw":0,..}`` whose body is text.
+* ``Peer._connect`` reports that reason as a line ``{"raw":0,..}`` whose body is text, ``Peer._reset`` an end before the session was up.
 * ``Reactor._listen_for_neighbors``: a port that cannot be bound costs incoming connections, not the process; it is tried again.
   Sockets may be bound before their address is there (IP_FREEBIND), and to link-local addresses (with the neighbor's interface).
 * ``Listener._listen`` sets no minimum TTL: the socket is shared, so one neighbor's GTSM (RFC 5082) would shut out the others.
@@ -14,6 +14,7 @@ What is replaced, and why:
   ``Peer.remove`` tells the neighbor that it was de-configured (RFC 4486 section 4), as a hard reset where that can be said (RFC 8538).
 * ``Graceful.set`` adds the N bit (RFC 8538 section 2); ``FORCE_GRACEFUL`` is what RESTARTED says for the first configuration, and
   false for neighbors that are added later or change.
+* ``Peer.reestablish`` gives a passive neighbor without a connection its new settings at once: such a peer gets no turn to take them.
 """
 
 from __future__ import annotations
@@ -64,10 +65,10 @@ def install() -> None:
     _restarting()
 
 
-def tell(session: Any, text: str) -> None:
-    """Write *text* about the neighbor of ExaBGP's peer *session* to the API process."""
+def tell(session: Any, text: str, direction: str = "reason") -> None:
+    """Write *text* about the neighbor of ExaBGP's peer *session* to the API process; a ``hint`` is worth less than what is known."""
     neighbor = session.neighbor
-    line = f'{{"raw":0,"direction":"receive","peer":"{neighbor["peer-address"]}","body":"{text.encode().hex()}"}}'
+    line = f'{{"raw":0,"direction":"{direction}","peer":"{neighbor["peer-address"]}","body":"{text.encode().hex()}"}}'
     processes = session.reactor.processes
     for process in processes._notify(neighbor, "neighbor-changes"):
         if process in processes._process:  # not before the first configuration is loaded
@@ -107,6 +108,17 @@ def _connecting() -> None:
         self._next = min(self._next, RECONNECT_CEILING_S)
         self._time += random.uniform(0, RECONNECT_JITTER_S)  # noqa: S311  no secret
 
+    def reset(self: Any, message: str = "", error: Any = "") -> None:
+        if isinstance(error, NetworkError) and self.proto is not None and not self.established():
+            tell(
+                self,
+                f"the connection was closed before both sides agreed ({error}): the neighbor may not know us",
+                "hint",
+            )
+        stock_reset(self, message, error)
+
+    stock_reset = peer.Peer._reset
+    peer.Peer._reset = reset
     Outgoing.establish = establish
     peer.Peer._connect = connect
     delay.Delay.increase = increase
@@ -256,6 +268,19 @@ def _ending() -> None:
     peer.Peer._main = main
     peer.Peer.remove = remove
     Command.register("bgpd-end", True)(end)
+    Command.register("bgpd-served", False)(served)
+
+
+def served(_api: Any, reactor: Any, service: str, _line: str, _use_json: bool) -> bool:
+    """Command ``bgpd-served``: print each neighbor's address and description, as ``show neighbor configuration`` does among much else.
+
+    That takes seconds for a hundred neighbors, during which nothing else is done.
+    """
+    for neighbor in reactor.configuration.neighbors.values():
+        reactor.processes.write(service, f"neighbor {neighbor['peer-address']} {{")
+        reactor.processes.write(service, f'  description "{neighbor["description"]}";')
+    reactor.processes.answer_done(service)
+    return True
 
 
 def end(_api: Any, reactor: Any, service: str, line: str, _use_json: bool) -> bool:
@@ -297,6 +322,8 @@ def _restarting() -> None:
     def reestablish(self: Any, restart_neighbor: Any = None) -> None:
         stock_reestablish(self, restart_neighbor)
         self._restarted = False
+        if self.proto is None and self.neighbor["passive"] and restart_neighbor is not None:
+            self.neighbor, self._neighbor, self._teardown = restart_neighbor, None, None
 
     peer.FORCE_GRACEFUL = os.environ.get(RESTARTED) == "1"
     Graceful.set = set_

@@ -1,0 +1,198 @@
+"""Sessions in unusual places: link-local addresses, several hops, both sides calling, nobody there, a hundred of them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+from msgspec.structs import replace
+
+from bgpd.model.event import PeerDown, PeerUp
+from bgpd.model.peer import Peer
+from bgpd.model.prefix import Address, Family, Prefix
+from bgpd.model.route import Announcement
+from tests.netns.exabgp_world import OURS, PEER, THEIRS, Node, World, running, sh, until
+from tests.netns.routers import Wanted, router
+
+pytestmark = pytest.mark.netns
+
+OWN = Prefix.parse("10.1.0.0/26")
+LINK_OURS, LINK_THEIRS = Address.parse("fe80::1"), Address.parse("fe80::2")
+WAIT_S = 40.0
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    with World() as made:
+        yield made
+
+
+def _reason(node: Node, peer: Address) -> str:
+    downs = (event for event in reversed(node.events) if isinstance(event, PeerDown) and event.peer == peer)
+    return next((event.reason for event in downs), "")
+
+
+def _links(world: World) -> None:
+    sh(f"ip -n {world.ours} address add {LINK_OURS}/64 dev xa nodad")
+    sh(f"ip -n {world.theirs} address add {LINK_THEIRS}/64 dev xb nodad")
+
+
+@pytest.mark.parametrize(("kind", "passive"), [("bird", False), ("bird", True), ("frr", False)])
+def test_a_session_over_link_local_addresses(world: World, kind: str, passive: bool) -> None:
+    """fe80::2%xa is a peer like another, whoever calls: IPv4 and IPv6 routes go both ways with link-local next hops."""
+    _links(world)
+    wanted = Wanted(
+        interface="xb",
+        ours=LINK_OURS,
+        theirs=LINK_THEIRS,
+        families=(Family.IPV4, Family.IPV6),
+        extended_next_hop=True,
+        active=passive,
+        originated=("10.9.0.0/24", "fd99:1::/64"),
+    )
+    peer = replace(
+        PEER,
+        address=LINK_THEIRS,
+        local_address=LINK_OURS,
+        interface="xa",
+        families=(Family.IPV4, Family.IPV6),
+        extended_next_hop=True,
+        passive=passive,
+    )
+
+    async def body() -> None:
+        there = router(kind, world, wanted)
+        async with running(Node(world)) as node:
+            node.announce(
+                {(LINK_THEIRS, OWN): Announcement(), (LINK_THEIRS, Prefix.parse("fd98::/64")): Announcement()}
+            )
+            assert await node.speaker.neighbors.apply([(LINK_THEIRS, peer)]) == {}
+            await until(lambda: len(node.routes(LINK_THEIRS)) >= 2, "routes", WAIT_S)
+            await until(lambda: there.has(str(OWN)) and there.has("fd98::/64"), "announced", WAIT_S)
+
+            learned = node.routes(LINK_THEIRS)[Prefix.parse("10.9.0.0/24")]
+            assert LINK_THEIRS in {learned.next_hop, learned.link_local_next_hop}
+            assert str(LINK_OURS) in str(there.seen(str(OWN)))
+
+    asyncio.run(body())
+
+
+def test_nobody_there_is_told_apart(world: World) -> None:
+    """No route to a neighbor, one that is not on its link, and one that does not answer: each is named, and none is taken for up."""
+    nowhere, absent, silent = Address.parse("192.0.2.1"), Address.parse("10.255.77.9"), THEIRS
+    peers = [replace(PEER, name=str(each), address=each) for each in (nowhere, absent, silent)]
+
+    async def body() -> None:
+        sh(f"ip netns exec {world.theirs} nft add table inet quiet")
+        sh(f"ip netns exec {world.theirs} nft add chain inet quiet in {{ type filter hook input priority 0 ; }}")
+        sh(f"ip netns exec {world.theirs} nft add rule inet quiet in tcp dport 179 drop")
+        async with running(Node(world)) as node:
+            assert await node.speaker.neighbors.apply([(peer.address, peer) for peer in peers]) == {}
+            await until(lambda: "unreachable: Network is unreachable" in _reason(node, nowhere), "no route")
+            await until(lambda: "unreachable: No route to host" in _reason(node, absent), "not on the link")
+            await until(lambda: "no answer from port 179 within 5 s" in _reason(node, silent), "silent")
+
+            sh(f"ip netns exec {world.theirs} nft delete table inet quiet")
+            await until(lambda: "connection refused" in _reason(node, silent), "refused")
+            router("bird", world, Wanted())
+            await until(node.up, "PeerUp")
+
+    asyncio.run(body())
+
+
+def test_both_sides_may_call(world: World) -> None:
+    """Two speakers that call each other at the same time end with one session, which stays."""
+
+    async def body() -> None:
+        there = router("bird", world, Wanted(active=True))
+        async with running(Node(world)) as node:
+            await node.speaker.neighbors.apply([(THEIRS, PEER)])
+            await until(node.ended, "End-of-RIB")
+            await asyncio.sleep(1.0)
+            assert "Established" in there.state()
+            assert node.up()
+
+    asyncio.run(body())
+
+
+def test_ttl_security_shuts_out_its_own_neighbor_only(world: World) -> None:
+    """GTSM (RFC 5082): a neighbor that does not send TTL 255 has no session; another on the same listening socket has."""
+    second = Address.parse("10.255.77.3")
+
+    async def body() -> None:
+        sh(f"ip -n {world.theirs} address add {second}/24 dev xb")
+        for name, address in (("near", THEIRS), ("far", second)):  # one BIRD holds one session with an address
+            file = world.folder / f"{name}.conf"
+            file.write_text(f"""
+router id {address};
+protocol device {{ }}
+protocol bgp b {{
+  local {address} as 65001; neighbor {OURS} as 65000; strict bind on; ipv4 {{ import all; export none; }};
+  hold time 3; connect retry time 1; connect delay time 1; error wait time 1, 2;
+}}""")
+            world.router("bird", "-f", "-c", str(file), "-s", str(world.folder / f"{name}.ctl"))
+        secured = replace(PEER, passive=True, ttl_security=1)
+        plain = replace(PEER, name="far", address=second, passive=True)
+        async with running(Node(world)) as node:
+            await node.speaker.neighbors.apply([(THEIRS, secured), (second, plain)])
+            await until(lambda: node.up(second), "the one without")
+            assert not node.up(THEIRS)
+            await node.speaker.neighbors.apply([(THEIRS, replace(secured, ttl_security=0))])
+            await until(lambda: node.up(THEIRS), "without it")
+            assert node.count(PeerDown, second) == 0
+
+    asyncio.run(body())
+
+
+PEERS = int(os.environ.get("BGPD_TEST_PEERS", "100"))
+
+
+def test_the_hundredth_peer_disturbs_no_other(world: World) -> None:
+    """With 99 sessions up, adding one, changing one and removing one makes no event on the others."""
+    # BIRD holds one session for each neighbor address, so our side has as many addresses as its
+    addresses = [Address.parse(f"10.77.{number // 250}.{number % 250 + 1}") for number in range(PEERS)]
+    ours = {address: Address.parse(str(address).replace("10.77.", "10.78.")) for address in addresses}
+    for name, lines in ((world.theirs, ours), (world.ours, ours.values())):
+        batch = "\n".join(f"address add {address}/32 dev lo" for address in lines)
+        subprocess.run(["ip", "-n", name, "-batch", "-"], input=batch, text=True, check=True)
+    sh(f"ip -n {world.ours} route add 10.77.0.0/16 via {THEIRS}")
+    sh(f"ip -n {world.theirs} route add 10.78.0.0/16 via {OURS}")
+    sessions = "".join(
+        f"""
+protocol bgp p{number} {{
+  local {address} as 65001; neighbor {ours[address]} as 65000; hold time 90; passive on; multihop 2; graceful restart off;
+  ipv4 {{ import all; export none; }};
+}}"""
+        for number, address in enumerate(addresses)
+    )
+
+    def peer(address: Address) -> Peer:
+        return replace(
+            PEER, name=str(address), address=address, local_address=ours[address], hold_time_s=90, multihop_ttl=2
+        )
+
+    async def body() -> None:
+        world.bird(f"router id {THEIRS};\nprotocol device {{ }}\n{sessions}")
+        async with running(Node(world)) as node:
+            *early, late = addresses
+            assert await node.speaker.neighbors.apply([(address, peer(address)) for address in early]) == {}
+            await until(lambda: sum(node.count(PeerUp, each) for each in early) == len(early), "all but one up", 60.0)
+            await until(lambda: not node.speaker.refreshing, "their End-of-RIB", 60.0)
+            before = len(node.events)
+
+            assert await node.speaker.neighbors.apply([(late, peer(late))]) == {}
+            await until(lambda: node.up(late), "the last one up", WAIT_S)
+            changed, removed = early[0], early[1]
+            assert await node.speaker.neighbors.apply([(changed, replace(peer(changed), hold_time_s=60))]) == {}
+            await until(lambda: node.count(PeerUp, changed) == 2, "the changed one up again", WAIT_S)
+            assert await node.speaker.neighbors.apply([(removed, None)]) == {}
+            state = world.birdc("show protocols p1")
+            await until(lambda: "Established" not in world.birdc("show protocols p1"), f"gone: {state}", WAIT_S)
+
+            concerned = {getattr(event, "peer", None) for event in node.events[before:]}
+            assert concerned <= {late, changed, removed}
+
+    asyncio.run(body())
