@@ -50,7 +50,7 @@ from bgpd.daemon.tunnels import Tunnels
 from bgpd.daemon.views import DaemonViews
 from bgpd.flow.inbox import Inbox
 from bgpd.model.bfd import BfdSession
-from bgpd.model.event import Converged, Event, StoreSynced
+from bgpd.model.event import Converged, Event, StoreLost, StoreSynced
 from bgpd.model.forwarding import KernelKey, KernelRoute, KernelValue, RouteKey
 from bgpd.model.notice import Notice
 from bgpd.model.peer import Peer
@@ -135,6 +135,9 @@ class Daemon:
             tables.claims, ClaimTarget(self._store), clock=clock.monotonic, converged=_nothing, notice=self._notice
         )
 
+        self._named = asyncio.Event()
+        """The node's name is ours."""
+
     async def run(self, stop: asyncio.Event) -> None:
         """Run until *stop* is set or a part fails. Raises Fatal, or an ExceptionGroup of what failed."""
         views = DaemonViews(
@@ -167,7 +170,7 @@ class Daemon:
                     for work in (
                         loop.run(self._pipeline, self._inbox, self._recorder, self._notice, self._advanced),
                         self._run_kernel(),
-                        source.run(),
+                        self._follow_store(source),
                         self._join_cluster(),
                         self._speaker.run(),
                         self._kernel_reconciler.run(),
@@ -204,11 +207,20 @@ class Daemon:
         finally:
             await self._kernel.close()
 
+    async def _follow_store(self, source: StoreSource) -> None:
+        """Read and watch the store, once the node's name is ours: of two daemons with one name only one announces its blocks."""
+        await self._named.wait()
+        await source.run()
+
+    async def _store_missing(self, reason: str) -> None:
+        await self._inbox.put(StoreLost(reason))
+
     async def _join_cluster(self) -> None:
         """Put our pool, our Node and our lease into the store, then keep the lease."""
-        liveness = Liveness(self._store, self._configured.node.name)
+        liveness = Liveness(self._store, self._configured.node.name, notice=self._notice)
         try:
-            await _until_stored(liveness.take)
+            await liveness.win(self._store_missing)
+            self._named.set()
             pool = self._config.default_pool()
             if pool is not None:
                 await _until_stored(lambda: ensure_pool(self._store, pool))

@@ -27,6 +27,7 @@ BACK_S = float(os.environ.get("STORE_BACK_S", "5"))
 """From the store's return to new blocks in every kernel: below 1 on a machine that does nothing else."""
 DEADLINE_S = 60.0
 STORE = "10.9.9.9"
+RETURN = Path(__file__).with_name("store_return.py")
 NODES = ("node1", "node2", "node3")
 BLOCK_ADDRESSES = 4
 
@@ -74,36 +75,6 @@ template bgp node {{
   ipv4 {{ import all; export where source = RTS_BGP; }};
 }}
 {sessions}
-"""
-
-RETURN = """
-import asyncio, sys, time
-import grpc.aio
-from bgpd.adapters.store.etcd import EtcdStore
-from bgpd.adapters.store.etcd_link import EtcdOptions
-from bgpd.adapters.store.proto import rpc_pb2 as rpc
-from bgpd.adapters.store.transact import assign_address
-
-async def answers(address):
-    async with grpc.aio.insecure_channel(address, options=(("grpc.use_local_subchannel_pool", 1),)) as channel:
-        read = channel.unary_unary("/etcdserverpb.KV/Range", rpc.RangeRequest.SerializeToString, rpc.RangeResponse.FromString)
-        try:
-            await read(rpc.RangeRequest(key=b"/"), timeout=0.5)
-        except grpc.aio.AioRpcError:
-            return False
-    return True
-
-async def main(address, handle, nodes):
-    print("waiting", flush=True)
-    while not await answers(address):
-        await asyncio.sleep(0.01)
-    print(time.time(), flush=True)
-    store = EtcdStore(EtcdOptions((address,)))
-    for node in nodes:
-        print(node, await assign_address(store, node, f"{handle}.{node}", {}), time.time(), flush=True)
-    await store.close()
-
-asyncio.run(main(sys.argv[1], sys.argv[2], sys.argv[3:]))
 """
 
 
@@ -244,7 +215,7 @@ class Topology:
     def helper(self, handle: str, *nodes: str) -> subprocess.Popen[str]:
         """Start a process that waits for the store, then has *nodes* assign an address each; its lines say when."""
         address = self.etcd.members[0].address
-        made = self.tor.netns.start(sys.executable, "-c", RETURN, address, handle, *nodes)
+        made = self.tor.netns.start(sys.executable, str(RETURN), address, handle, *nodes)
         assert made.stdout is not None
         assert "waiting\n" == made.stdout.readline()
         return made
@@ -279,6 +250,11 @@ def wait(condition: Callable[[], bool], topology: Topology, what: str) -> None:
 
 def routes(machine: Machine) -> list[str]:
     return sorted(json.dumps(route, sort_keys=True) for route in machine.netns.ip_json("route"))
+
+
+def forwarding(found: list[str]) -> set[str]:
+    """Routes without the numbers of their groups."""
+    return {re.sub(r' "nhid": \d+,', "", route) for route in found}
 
 
 def blocks(machine: Machine) -> int:
@@ -340,7 +316,8 @@ def test_an_outage_of_the_store_changes_nothing_and_its_return_is_noticed_at_onc
 
     wait(lambda: all(node.store() == "synced" and node.ready() for node in topology.nodes), topology, "synced")
     for machine in topology.machines:
-        assert set(before[machine]) <= set(routes(machine))
+        # The numbers of nexthop groups may be others where a node has a block more.
+        assert forwarding(before[machine]) <= forwarding(routes(machine)), (machine.changes(), topology.logs())
         assert [] == [line for line in machine.changes() if "Deleted" in line and "/30" in line]
     after = topology.sessions()
     assert {name: sessions[name] for name in ("node1", "node2")} == {name: after[name] for name in ("node1", "node2")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import select
@@ -228,6 +229,32 @@ def test_node_address_is_found_at_start(hosts: Callable[..., Host]) -> None:
     assert lost.process is not None
     assert 2 == lost.process.wait(DEADLINE_S)
     assert "no address of this host fits cidr=203.0.113.0/24; it has 192.0.2.1/24 on up0" in lost.log.read_text()
+
+
+def test_daemon_registers_its_node_beside_what_others_keep_there(hosts: Callable[..., Host]) -> None:
+    """At start its Node has the found address with its subnet's length, AS number, VTEP MAC and configured labels; others' stay."""
+    host = hosts("a")
+    text = host.config.read_text().replace('"10.0.0.1/32"', '"interface=up.*"')
+    host.config.write_text(text.replace("asn = 65001", "asn = 65001\nlabels = { gpu = true, rack = 7 }"))
+    store = ("--store", f"sqlite://{host.folder.parent}/store.db")
+    bgpd = [sys.executable, "-m", "bgpd.cli.main"]
+    spec = "{bgp: {ipv4Address: 10.9.9.9/32, routeReflectorClusterID: 244.0.0.1}, x: [1]}"
+    theirs = f"metadata: {{name: node1, labels: {{site: a}}}}\nspec: {spec}\n"
+    node = f"apiVersion: projectcalico.org/v3\nkind: Node\n{theirs}"
+    subprocess.run([*bgpd, "apply", "-f", "-", *store], input=node, text=True, check=True, capture_output=True)
+
+    host.start()
+    wait(host.ready, host)
+
+    shown = subprocess.run(
+        [*bgpd, "get", "node", "node1", "-o", "json", *store], capture_output=True, check=True
+    ).stdout
+    found = json.loads(shown)
+    assert {"gpu": "true", "rack": "7", "site": "a"} == found["metadata"]["labels"]
+    bgp = {"asNumber": 65001, "ipv4Address": "192.0.2.1/24", "routeReflectorClusterID": "244.0.0.1"}
+    # The first five bytes of the name's SHA-1, as Calico makes the address of a VXLAN device.
+    mac = "66:" + ":".join(f"{octet:02x}" for octet in hashlib.sha1(b"node1").digest()[:5])
+    assert (bgp, [1], mac) == (found["spec"]["bgp"], found["spec"]["x"], found["spec"]["vxlanTunnelMACAddr"])
 
 
 def test_bad_configuration_starts_nothing(hosts: Callable[..., Host]) -> None:

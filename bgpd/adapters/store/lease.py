@@ -12,6 +12,7 @@ import asyncio
 import os
 import socket
 import time
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,12 +24,17 @@ from bgpd.adapters.store.keys import Malformed
 from bgpd.adapters.store.records import Alive, alive_bytes, alive_from, node_bytes
 from bgpd.adapters.store.transact import Plan, transact
 from bgpd.model.node import Node
+from bgpd.model.notice import Notice
 
 TTL_S = 15
 """Time to live of the lease: a restart of the daemon takes a few seconds and must not look like a death; BGP itself
 notices death sooner."""
 RETRY_S = 1.0
 """Pause before the next attempt while the store is lost: several fit into the time to live."""
+WIN_PAUSE_S = 0.4
+"""Pause between attempts at the name at start: a store that returns is used within a second."""
+REBOOT_MARGIN_S = 5.0
+"""A lease ends some seconds late in etcd, which begins its time anew with each leader."""
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -59,8 +65,17 @@ class Liveness:
     it.
     """
 
-    def __init__(self, store: Store, node: str, *, ttl_s: int = TTL_S, who: Alive | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        node: str,
+        *,
+        ttl_s: int = TTL_S,
+        who: Alive | None = None,
+        notice: Callable[[Notice], None] = lambda _notice: None,
+    ) -> None:
         self._store = store
+        self._notice = notice
         self._node = node
         self._key = keys.alive_key(node)
         self._ttl_s = ttl_s
@@ -76,6 +91,35 @@ class Liveness:
             try:
                 await self._store.revoke(old)
             except LeaseNotFound:
+                return
+
+    async def win(self, lost: Callable[[str], Awaitable[None]]) -> None:
+        """Take the name as soon as it can be had; *lost* is told once why the store does not answer. Raises NameTaken.
+
+        A holder on a host of our name, in another boot of it, is most likely ourselves before a quick reboot: its lease is
+        waited for, which ends if that is so.
+        """
+        loop = asyncio.get_running_loop()
+        give_up = 0.0
+        told = False
+        while True:
+            try:
+                await self.take()
+            except Transient as error:
+                if not told:
+                    told = True
+                    await lost(error.reason)
+                await asyncio.sleep(WIN_PAUSE_S)
+            except NameTaken as taken:
+                if taken.holder.host != self._who.host or taken.holder.boot_id == self._who.boot_id:
+                    raise
+                if not give_up:
+                    give_up = loop.time() + self._ttl_s + REBOOT_MARGIN_S
+                    self._notice(Notice("name.held", {"node": self._node, "reason": f"{taken}, in another boot"}))
+                if loop.time() > give_up:
+                    raise
+                await asyncio.sleep(WIN_PAUSE_S)
+            else:
                 return
 
     async def run(self) -> None:
@@ -103,13 +147,17 @@ class Liveness:
     async def _keep(self) -> None:
         """Keep the lease alive; take the name again if it ended (we were stopped, or the store was lost for long)."""
         held = await self._store.get(self._key)
-        if held is None or held.lease != self._lease:
-            await self.take()
-            return
-        try:
-            await self._store.keepalive(self._lease)
-        except LeaseNotFound:
-            await self.take()
+        if held is not None and held.lease == self._lease:
+            try:
+                await self._store.keepalive(self._lease)
+            except LeaseNotFound:
+                held = None
+            else:
+                return
+        why = "it ended: for others this node was dead" if held is None else "the key is under another lease"
+        self._notice(Notice("lease.lost", {"node": self._node, "reason": why}))
+        self._lease = 0
+        await self.take()
 
     async def _plan(self, lease: int) -> Plan[int]:
         """Plan to put our key under *lease*; the answer is the lease that it had."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from bgpd.adapters.store import keys, records
+from bgpd.adapters.store import keys, lease, records
 from bgpd.adapters.store.base import Put
 from bgpd.adapters.store.lease import Liveness, NameTaken, ourselves, register
 from bgpd.adapters.store.memory import MemoryStore
@@ -120,6 +120,51 @@ async def _changes(store, first):
             return
 
 
+def test_a_quick_reboot_waits_for_its_own_lease(on_store, monkeypatch):
+    """A holder on a host of our name in another boot is waited for while its lease may end; one that goes on living is not."""
+    monkeypatch.setattr(lease, "REBOOT_MARGIN_S", 0.5)
+    notices = []
+
+    async def never(_reason):
+        raise AssertionError
+
+    async def work(store):
+        before = msgspec.structs.replace(ourselves(), boot_id="before", pid=1)
+        await Liveness(store, "n", ttl_s=1, who=before).take()
+        await Liveness(store, "n", ttl_s=1, notice=notices.append).win(never)
+        assert os.getpid() == records.alive_from(KEY, (await store.get(KEY)).value).pid
+        assert ["name.held"] == [notice.name for notice in notices]
+
+        await store.txn((), (Put(KEY, records.alive_bytes(before), await store.grant(60)),))
+        with pytest.raises(NameTaken):
+            await Liveness(store, "n", ttl_s=1).win(never)
+
+    on_store(work)
+
+
+def test_a_name_is_won_once_the_store_is_there():
+    """While the store is lost that is told once, and the name is taken on its return."""
+    told = []
+
+    async def lost(reason):
+        told.append(reason)
+
+    async def work():
+        store = MemoryStore()
+        store.outage = "gone"
+        async with asyncio.timeout(20):
+            task = asyncio.create_task(Liveness(store, "n").win(lost))
+            while not told:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(2 * lease.WIN_PAUSE_S)
+            store.outage = ""
+            await task
+            assert (await store.get(KEY)).lease
+        assert ["gone"] == told
+
+    asyncio.run(work())
+
+
 def test_a_used_again_pid_is_not_a_predecessor(on_store):
     """A record whose pid now belongs to a process that started at another time speaks of a dead one."""
 
@@ -143,10 +188,11 @@ def test_a_malformed_record_is_replaced(on_store):
 
 
 def test_a_kept_name_outlives_its_term(on_store):
-    """A running Liveness keeps the key, takes it again if it was lost, and ends with NameTaken if another has it."""
+    """A running Liveness keeps the key, tells that it was lost and takes it again, and ends with NameTaken if another has it."""
+    notices = []
 
     async def work(store):
-        task = asyncio.create_task(Liveness(store, "n", ttl_s=1).run())
+        task = asyncio.create_task(Liveness(store, "n", ttl_s=1, notice=notices.append).run())
         await held_by(store, os.getpid())
         lease = (await store.get(KEY)).lease
         begun = asyncio.get_running_loop().time()
@@ -154,8 +200,12 @@ def test_a_kept_name_outlives_its_term(on_store):
             assert (await store.get(KEY)).lease == lease
             await asyncio.sleep(0.05)
 
+        assert [] == notices
         await store.revoke(lease)
         await held_by(store, os.getpid())
+        assert [("lease.lost", {"node": "n", "reason": "it ended: for others this node was dead"})] == [
+            (notice.name, notice.fields) for notice in notices
+        ]
 
         lease = (await store.get(KEY)).lease
         await store.txn((), (Put(KEY, records.alive_bytes(elsewhere()), await store.grant(60)),))
