@@ -71,6 +71,8 @@ class Reconciler(Generic[K, V]):
         self._was_open = False
         self._waiting: dict[K, None] = {}
         self._wake = asyncio.Event()
+        self.applied: Callable[[float], None] = lambda _seconds: None
+        """Told how long each batch took."""
         table.subscribe(self._wake.set)
 
     def drifted(self, keys: Iterable[K]) -> None:
@@ -110,6 +112,11 @@ class Reconciler(Generic[K, V]):
         if differing:
             self.drifted(differing)
         return len(differing)
+
+    @property
+    def pending(self) -> int:
+        """Keys that wait to be looked at."""
+        return len(self._waiting) + self.table.waiting
 
     def wake(self) -> None:
         """Look whether the gate has opened."""
@@ -173,8 +180,10 @@ class Reconciler(Generic[K, V]):
         return arrange(changes)
 
     async def _apply(self, changes: list[tuple[K, V | None]]) -> None:
+        began = self._clock()
         refused = await self.target.apply(changes)
         now = self._clock()
+        self.applied(now - began)
         for key, _ in changes:
             reason = refused.get(key)
             if reason is None:

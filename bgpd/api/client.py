@@ -119,8 +119,11 @@ class Client:
 
         After Unreachable the outcome is unknown: an address may have been assigned.
         """
-        body = msgspec.json.encode(protocol.AssignRequest(handle=handle, pool=pool))
-        return self._decode(self._request("POST", protocol.ASSIGN, body), protocol.AssignView).address
+        return self.assign_all(protocol.AssignRequest(handle=handle, pool=pool)).address
+
+    def assign_all(self, asked: protocol.AssignRequest) -> protocol.AssignView:
+        """Assign as many addresses as asked for, or fewer with the reason; raises as :meth:`assign`, and BadRequest."""
+        return self._decode(self._request("POST", protocol.ASSIGN, msgspec.json.encode(asked)), protocol.AssignView)
 
     def _post(self, path: str, asked: msgspec.Struct) -> None:
         self._decode(self._request("POST", path, msgspec.json.encode(asked)), protocol.DoneView)

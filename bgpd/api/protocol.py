@@ -56,6 +56,8 @@ SOCKET_PATH_LIMIT_BYTES: Final = 107
 """``sun_path`` has 108 bytes with its closing zero (unix(7))."""
 FIB_LIMIT_ROWS: Final = 10_000
 """Rows of one page of the FIB: some 3 MB of JSON."""
+ADDRESSES_LIMIT: Final = 1024
+"""Addresses of one family in one request (adapters/store/ipam/assign.py has the same bound)."""
 QUERY_LIMIT_CHARS: Final = 128
 """Longer than any prefix in text, so that an error can still quote the query."""
 
@@ -67,6 +69,13 @@ class AssignRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Who holds the address (Calico: IPAM handle id)."""
     pool: Annotated[str, msgspec.Meta(min_length=1, max_length=253)] | None = None
     """Name of a pool; None: any pool that assigns automatically."""
+    ipv4: Annotated[int, msgspec.Meta(ge=0, le=ADDRESSES_LIMIT)] = 1
+    """IPv4 addresses that the handle is to have, those it has already included."""
+    ipv6: Annotated[int, msgspec.Meta(ge=0, le=ADDRESSES_LIMIT)] = 0
+    address: Annotated[str, msgspec.Meta(max_length=QUERY_LIMIT_CHARS)] | None = None
+    """This very address, whatever the numbers and the pool."""
+    attributes: Annotated[dict[str, str], msgspec.Meta(max_length=32)] = {}
+    """Stored with the addresses: pod, namespace, …"""
 
 
 class PeerRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,6 +97,11 @@ class DoneView(msgspec.Struct, frozen=True):
 
 class AssignView(msgspec.Struct, frozen=True):
     address: str
+    """The first of them."""
+    addresses: tuple[str, ...] = ()
+    """All that the handle has, of the families asked for."""
+    short: tuple[str, ...] = ()
+    """Why there are fewer than asked for; empty where there are not."""
 
 
 class ErrorView(msgspec.Struct, frozen=True):
@@ -145,6 +159,6 @@ class Views(Protocol):
         """Read the kernel and return what differs from what is desired; raises :class:`Refused` where it cannot be read."""
         ...
 
-    async def assign(self, handle: str, pool: str | None) -> str:
-        """Assign an address to *handle* and return it; raises :class:`Refused`."""
+    async def assign(self, asked: AssignRequest) -> AssignView:
+        """Assign addresses; raises :class:`Refused`, and ValueError for a request that cannot be meant."""
         ...

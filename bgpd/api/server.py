@@ -198,7 +198,9 @@ class Server:
         except msgspec.DecodeError as defect:
             return _error(400, f"the body is not an assignment request: {defect}")
         try:
-            return _answer(protocol.AssignView(await self._views.assign(asked.handle, asked.pool)))
+            return _answer(await self._views.assign(asked))
+        except ValueError as defect:
+            return _error(400, str(defect))
         except protocol.Refused as refusal:
             return _error(409, refusal.reason)
 

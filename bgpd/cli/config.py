@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
+import msgspec
 
-from bgpd.cli.options import BadInput
-from bgpd.cli.render import Cell, Column, Table, show
+from bgpd.adapters.secrets import Passwords, Unfit
+from bgpd.cli.options import BadInput, output
+from bgpd.cli.render import Cell, Column, Table, show, show_json
 from bgpd.config.error import ConfigError
 from bgpd.config.load import DEFAULT_PATH, load
-from bgpd.config.schema import Config, FallbackSection, PeerSection
+from bgpd.config.schema import Config, FallbackSection, PeerSection, StoreSection
 from bgpd.model.pool import Fallback, Pool
+from bgpd.model.wire import to_builtin
 
 ENVIRONMENT = "BGPD_CONFIG"
 """Names the configuration file where the command line does not."""
@@ -24,15 +28,33 @@ def config() -> None:
 
 @config.command()
 @click.argument("path", type=click.Path(path_type=Path), envvar=ENVIRONMENT, default=DEFAULT_PATH)
-def check(path: Path) -> None:
+@output()
+def check(path: Path, output: str) -> None:
     """Check the configuration file at PATH (default: BGPD_CONFIG, else /etc/bgpd/bgpd.toml).
 
-    Shows what `bgpd run` would start from it, or every defect with its place and its rule, with exit status 2.
+    Shows what `bgpd run` would start from it, or every defect with its place and its rule, with exit status 2. A password
+    that cannot be read keeps its peer down and nothing else, so it is told, and the file is good.
     """
     found = read(path)
-    show(f"{path} is good. What it says:\n", summary_table(found))
-    if found.peer:
-        show("", peers_table(found.peer))
+    if output == "json":
+        show_json({"path": str(path), "config": msgspec.to_builtins(found, enc_hook=to_builtin)})
+    else:
+        show(f"{path} is good. What it says:\n", summary_table(found))
+        if found.peer:
+            show("", peers_table(found.peer))
+    for reason in _held_down(found):
+        click.echo(f"bgpd: {reason}", err=True)
+
+
+def _held_down(found: Config) -> Iterator[str]:
+    """Yield why peers would stay down for want of their password, as it is now and for this user."""
+    passwords = Passwords(Path(found.secrets.directory))
+    for peer in found.peer:
+        if peer.password is not None:
+            try:
+                passwords.read(peer.password.reference())
+            except Unfit as unfit:
+                yield f"peer {peer.name} would stay down: {unfit}"
 
 
 def read(path: Path) -> Config:
@@ -49,7 +71,7 @@ def summary_table(found: Config) -> Table:
     relax = "through any neighbor AS" if found.ecmp.multipath_relax else "through one neighbor AS"
     rows: list[tuple[Cell, Cell]] = [
         ("node", _node(found)),
-        ("store", found.store.url),
+        ("store", _store(found.store)),
         ("pool", "none is created" if pool is None else _pool(pool, found.fallback.kind)),
         ("peers", str(len(found.peer)) if found.peer else "none: nothing is announced or learned"),
         ("fallback", _fallback(found.fallback)),
@@ -67,10 +89,23 @@ def summary_table(found: Config) -> Table:
 
 def _node(found: Config) -> str:
     node, method = found.node, found.address_method()
+    labels = "".join(f", {name}={value}" for name, value in node.label_texts())
     if method is None:
-        return f"{node.name}, AS {node.asn}, router id {found.router_id()}, reached at {node.address}"
+        return f"{node.name}, AS {node.asn}, router id {found.router_id()}, reached at {node.address}{labels}"
     router_id = node.router_id if node.router_id is not None else "that address"
-    return f"{node.name}, AS {node.asn}, router id {router_id}, reached at an address found at start by {method}"
+    return (
+        f"{node.name}, AS {node.asn}, router id {router_id}, reached at an address found at start by {method}{labels}"
+    )
+
+
+def _store(section: StoreSection) -> str:
+    known = {
+        "user": f"as user {section.user}, password from {section.password_file}",
+        "cert": f"with certificate {section.cert}, key {section.key}",
+        "ca": f"trusting {section.ca}",
+        "server_name": f"servers named {section.server_name}",
+    }
+    return "; ".join([section.url, *(text for name, text in known.items() if getattr(section, name))])
 
 
 def _pool(pool: Pool, default: Fallback) -> str:
@@ -104,6 +139,7 @@ def peers_table(peers: tuple[PeerSection, ...]) -> Table:
 def _peer(peer: PeerSection) -> tuple[Cell, ...]:
     how = "passive" if peer.passive else "active"
     hops = f", multihop TTL {peer.multihop_ttl}" if peer.multihop_ttl else ""
+    password = f", password {peer.password.name}/{peer.password.key}" if peer.password is not None else ""
     return (
         peer.name,
         str(peer.address),
@@ -113,5 +149,5 @@ def _peer(peer: PeerSection) -> tuple[Cell, ...]:
         " ".join(peer.families),
         peer.hold_time_s,
         peer.graceful_restart_s,
-        how + hops,
+        how + hops + password,
     )

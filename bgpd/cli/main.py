@@ -37,6 +37,9 @@ COMMANDS: Final = {
     "export": _Place("bgpd.cli.resources", "export", "Write all resources as one YAML text."),
     "import": _Place("bgpd.cli.resources", "import_", "Read an export into the store."),
     "ipam": _Place("bgpd.cli.ipam", "ipam", "Show, check and change what is known about addresses."),
+    "cleanup": _Place(
+        "bgpd.cli.cleanup", "cleanup", "Remove all that is ours from the kernel, once the daemon is gone."
+    ),
     "config": _Place("bgpd.cli.config", "config", "Check the configuration."),
     "lab": _Place("bgpd.cli.lab", "lab", "Run a containerlab topology in network namespaces."),
     "version": _Place("bgpd.cli.version", "version", "Show the version."),

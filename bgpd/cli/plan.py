@@ -11,7 +11,7 @@ from bgpd.adapters.store.base import Store
 from bgpd.adapters.store.resources import Outcome, Removal, Verb, blocks, list_resources, prepare
 from bgpd.cli.options import output
 from bgpd.cli.render import GOOD, WARN, printable, show_json
-from bgpd.cli.store import documents, files, on_store, stores
+from bgpd.cli.store import Absent, documents, files, on_store, stores
 from bgpd.core.resource import check, kinds
 from bgpd.core.resource.check import Document, Resource
 from bgpd.core.resource.plan import World, difference, effects
@@ -49,7 +49,7 @@ def plan(filenames: tuple[str, ...], recursive: bool, gone: bool, output: str, s
     resources and blocks that are stored; what nodes have configured beside them is not known here. Nothing is written.
     """
     wanted = documents(filenames, recursive=recursive)
-    view = on_store(store, lambda opened: _plan(opened, wanted, gone=gone))
+    view = on_store(store, lambda opened: _plan(opened, wanted, gone=gone), Absent.PRETEND)
     if output == "json":
         show_json(view)
     else:

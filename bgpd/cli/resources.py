@@ -30,7 +30,7 @@ from bgpd.cli import manifest
 from bgpd.cli.options import BadInput, Stop
 from bgpd.cli.render import printable, show
 from bgpd.cli.resource_tables import table
-from bgpd.cli.store import bad, documents, files, kind_of, on_store, places_of, stores
+from bgpd.cli.store import Absent, bad, documents, files, kind_of, on_store, places_of, stores
 from bgpd.core.resource import check, kinds
 from bgpd.core.resource.check import API_VERSION, Defect, Document
 from bgpd.core.resource.kind import Kind
@@ -120,7 +120,7 @@ def create(filenames: tuple[str, ...], recursive: bool, skip_exists: bool, dry_r
     """Create the resources of files; none of them may exist."""
     found = documents(filenames, recursive=recursive)
     if skip_exists:
-        found = on_store(store, lambda opened: _absent(opened, found))
+        found = on_store(store, lambda opened: _absent(opened, found), _where(dry_run=dry_run))
     _change(Verb.CREATE, found, store, dry_run=dry_run)
 
 
@@ -257,8 +257,13 @@ def _labelled(stored: Stored, wanted: dict[str, str | None], *, overwrite: bool)
     return document
 
 
+def _where(*, dry_run: bool) -> Absent:
+    return Absent.PRETEND if dry_run else Absent.MAKE
+
+
 def _change(verb: Verb, wanted: Sequence[Document], url: str | None, *, dry_run: bool) -> None:
-    prepared = on_store(url, lambda store: _commit(store, verb, wanted, dry_run=dry_run))
+    absent = Absent.REFUSE if verb is Verb.REPLACE else _where(dry_run=dry_run)
+    prepared = on_store(url, lambda store: _commit(store, verb, wanted, dry_run=dry_run), absent)
     _tell(prepared.outcomes, dry_run=dry_run)
 
 
@@ -341,9 +346,10 @@ def import_(filenames: tuple[str, ...], recursive: bool, dry_run: bool, store: s
     order = {kind.kind: index for index, kind in enumerate(kinds.KINDS)}
     wanted = sorted(documents(filenames, recursive=recursive), key=lambda one: order[one.kind.kind])
     if dry_run:
-        _tell(on_store(store, lambda opened: prepare(opened, Verb.IMPORT, wanted)).outcomes, dry_run=True)
+        prepared = on_store(store, lambda opened: prepare(opened, Verb.IMPORT, wanted), Absent.PRETEND)
+        _tell(prepared.outcomes, dry_run=True)
     else:
-        on_store(store, lambda opened: _import(opened, wanted))
+        on_store(store, lambda opened: _import(opened, wanted), Absent.MAKE)
 
 
 async def _import(store: Store, wanted: list[Document]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
+from enum import Enum
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
@@ -16,8 +17,10 @@ import click
 
 from bgpd.adapters.store.base import Broken, Compacted, Store, Transient
 from bgpd.adapters.store.keys import Malformed
+from bgpd.adapters.store.memory import MemoryStore
 from bgpd.adapters.store.open import NO_ACCESS, Access, open_store
 from bgpd.adapters.store.resources import Conflict, Invalid
+from bgpd.adapters.store.sqlite import SqliteStore
 from bgpd.cli import manifest
 from bgpd.cli.config import ENVIRONMENT
 from bgpd.cli.config import read as read_config
@@ -79,11 +82,22 @@ def kind_of(word: str) -> Kind:
     return kind
 
 
-def on_store(url: str | None, work: Callable[[Store], Awaitable[T]]) -> T:
+class Absent(Enum):
+    """What a command does where the store is a file that does not exist: the path may be mistyped."""
+
+    REFUSE = "refuse"
+    """It reads, and there is nothing."""
+    MAKE = "make"
+    """It puts something into it."""
+    PRETEND = "pretend"
+    """It only says what would be done."""
+
+
+def on_store(url: str | None, work: Callable[[Store], Awaitable[T]], absent: Absent = Absent.REFUSE) -> T:
     """Do *work* on the store; a failure ends the command with its sentence and the exit status for it."""
     address, access = _store(url)
     try:
-        return asyncio.run(_run(address, access, work))
+        return asyncio.run(_run(address, access, work, absent))
     except Transient as error:
         raise NoStore(f"the store cannot be reached: {error}") from error
     except Invalid as error:
@@ -98,11 +112,14 @@ def on_store(url: str | None, work: Callable[[Store], Awaitable[T]]) -> T:
         raise Stop(str(error)) from error
 
 
-async def _run(url: str, access: Access, work: Callable[[Store], Awaitable[T]]) -> T:
+async def _run(url: str, access: Access, work: Callable[[Store], Awaitable[T]], absent: Absent) -> T:
     try:
-        store = open_store(url, access)
+        store = open_store(url, access, create=absent is Absent.MAKE)
     except ValueError as error:
         raise BadInput(str(error)) from error
+    if absent is Absent.PRETEND and isinstance(store, SqliteStore) and not store.path.exists():
+        click.echo(f"bgpd: {store.path} does not exist; this is said of an empty store", err=True)
+        store = MemoryStore()
     try:
         return await work(store)
     finally:

@@ -15,6 +15,7 @@ from bgpd.config.schema import (
     NAME_PATTERN,
     FallbackSection,
     KernelSection,
+    MetricsSection,
     NodeSection,
     PeerSection,
     PoolSection,
@@ -22,6 +23,7 @@ from bgpd.config.schema import (
     StoreSection,
 )
 from bgpd.core.resource.rules import label_name
+from bgpd.core.resource.rules import name as resource_name
 from bgpd.model.forwarding import MAIN_TABLE
 from bgpd.model.node import AddressMethod
 from bgpd.model.prefix import Address, Family, Prefix, parse_interface
@@ -56,6 +58,8 @@ def findings(sections: Mapping[str, Section]) -> Iterator[Finding]:
                 yield from _pool(section)
             case PeerSection():
                 yield from _peer(path, section)
+            case MetricsSection():
+                yield from _metrics(section)
             case KernelSection():
                 yield from _kernel(section)
             case FallbackSection() if section.restore_ceiling_s < section.restore_after_s:
@@ -80,6 +84,22 @@ def _kernel(kernel: KernelSection) -> Iterator[Finding]:
     for family, address in ((Family.IPV4, kernel.source_ipv4), (Family.IPV6, kernel.source_ipv6)):
         if address is not None and address.family is not family:
             yield f"kernel.source_{family.name.lower()}", f"must be an {family.name.replace('IPV', 'IPv')} address"
+
+
+def _metrics(metrics: MetricsSection) -> Iterator[Finding]:
+    if (metrics.user is None) != (metrics.password is None):
+        yield "metrics.user", "user and password go together"
+    if (metrics.certificate is None) != (metrics.key is None):
+        yield "metrics.certificate", "certificate and key go together"
+    if (
+        metrics.password is not None
+        and metrics.certificate is None
+        and str(metrics.address) not in {"127.0.0.1", "::1"}
+    ):
+        yield (
+            "metrics.password",
+            "would go over the network unencrypted: give certificate and key, or listen on 127.0.0.1",
+        )
 
 
 def _store(store: StoreSection) -> Iterator[Finding]:
@@ -115,6 +135,8 @@ def _node(node: NodeSection) -> Iterator[Finding]:
 
 
 def _pool(pool: PoolSection) -> Iterator[Finding]:
+    if rule := resource_name(pool.name):
+        yield "pool.name", rule
     low, high, default = _BLOCK_SIZES[pool.cidr.family]
     size = default if pool.block_size is None else pool.block_size
     if not low <= size <= high:

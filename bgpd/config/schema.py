@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
@@ -16,6 +17,7 @@ from msgspec import Meta
 from bgpd.adapters import secrets
 from bgpd.adapters.netlink.encode import Resilience
 from bgpd.adapters.netlink.options import KernelOptions, NexthopObjects
+from bgpd.adapters.prometheus import Endpoint
 from bgpd.adapters.store.open import Access
 from bgpd.adapters.store.records import vtep_mac
 from bgpd.model.event import Configured, Options
@@ -48,6 +50,10 @@ class NodeSection(Section, frozen=True, kw_only=True):
     router_id: Address | None = None
     labels: dict[str, str | int | bool] = {}
     """Of the Node resource, beside those that others set; ``true`` and ``1`` are text there, as in Calico's YAML."""
+
+    def label_texts(self) -> tuple[tuple[str, str], ...]:
+        """Return the labels as they stand in the resource, sorted by name."""
+        return tuple(sorted((name, _text(value)) for name, value in self.labels.items()))
 
 
 class StoreSection(Section, frozen=True, kw_only=True):
@@ -232,6 +238,31 @@ class ApiSection(Section, frozen=True, kw_only=True):
     socket: FilePath = "/run/bgpd/bgpd.sock"
 
 
+class MetricsSection(Section, frozen=True, kw_only=True):
+    """The endpoint that Prometheus scrapes."""
+
+    port: Annotated[int, Meta(ge=0, le=65_535)] = 0
+    """0: off."""
+    address: Address = Address.parse("127.0.0.1")
+    certificate: FilePath | None = None
+    key: FilePath | None = None
+    user: Annotated[str, Meta(min_length=1)] | None = None
+    password: PasswordSection | None = None
+
+    def endpoint(self, passwords: secrets.Passwords) -> Endpoint | None:
+        """Return where and how to serve; None: not at all. Raises secrets.Unfit for a password that cannot be used."""
+        if not self.port:
+            return None
+        return Endpoint(
+            address=str(self.address),
+            port=self.port,
+            certificate=Path(self.certificate) if self.certificate is not None else None,
+            key=Path(self.key) if self.key is not None else None,
+            user=self.user or "",
+            password=passwords.read(self.password.reference()) if self.password is not None else None,
+        )
+
+
 class LogLevel(StrEnum):
     DEBUG = "debug"
     INFO = "info"
@@ -268,6 +299,7 @@ class Config(Section, frozen=True, kw_only=True):
     speaker: SpeakerSection = SpeakerSection()
     collect: CollectSection = CollectSection()
     api: ApiSection = ApiSection()
+    metrics: MetricsSection = MetricsSection()
     log: LogSection = LogSection()
 
     def address_method(self) -> AddressMethod | None:
@@ -300,7 +332,7 @@ class Config(Section, frozen=True, kw_only=True):
             ipv6_address=None if v4 else address,
             ipv6_subnet=None if v4 else subnet,
             vtep_mac=vtep_mac(self.node.name),
-            labels=tuple(sorted((name, _text(value)) for name, value in self.node.labels.items())),
+            labels=self.node.label_texts(),
         )
 
     def default_pool(self) -> Pool | None:

@@ -7,7 +7,7 @@ from itertools import islice
 import msgspec
 
 from bgpd.core.rib.adj_in import Path
-from bgpd.core.rib.decision import Candidate, Rules, candidate, select
+from bgpd.core.rib.decision import NOTHING, Candidate, Rules, candidate, select
 from bgpd.core.rib.filter import Rejected
 from bgpd.core.rib.policy import admitted, filtered
 from bgpd.core.state import State
@@ -26,9 +26,12 @@ class Decider:
         """Of the settling under way: at most the paths of its budget."""
         self._changed: dict[Path, Candidate] = {}
         """The same for paths as filters have changed them."""
+        self._filtering: set[Address] = set()
+        """Peers with import filters."""
         self._rules = Rules()
         self._clusters: set[Address | None] = set()
-        self._own: list[Prefix] = []
+        self._own: list[tuple[int, int, int]] = []
+        """Own blocks, to compare with packed prefixes: bits of a prefix beyond the block's network, its length, its network."""
 
     def settle(self, budget: int) -> int:
         """Decide at most *budget* stale prefixes; returns what is left of the budget."""
@@ -39,9 +42,13 @@ class Decider:
         self._changed.clear()
         options = state.facts.options
         self._rules = Rules(options.ecmp_limit, options.multipath_relax, options.always_compare_med)
+        self._filtering = {address for address, peer in state.facts.peers.items() if peer.policy.filters}
         clusters = {peer.policy.reflector_cluster for peer in state.facts.peers.values()}
         self._clusters = (clusters | {state.facts.world.me.cluster_id}) - {None}
-        self._own = list(state.facts.blocks_of.get(state.facts.me.name, ()))
+        self._own = [
+            (block.family.bits - block.length + 8, block.length, block >> block.family.bits - block.length + 8)
+            for block in state.facts.blocks_of.get(state.facts.me.name, ())
+        ]
         for prefix in list(islice(state.stale.prefixes, budget)):
             del state.stale.prefixes[prefix]
             self._decide(prefix)
@@ -53,28 +60,35 @@ class Decider:
         state = self._state
         candidates: list[Candidate] = []
         refused: list[tuple[Path, str]] = []
-        own = any(block.covers(prefix) for block in self._own)
+        own = False
+        for beyond, length, network in self._own:
+            own = own or (prefix >> beyond == network and prefix & 255 >= length)
         for path in state.adj_in.paths(prefix).values():
-            self._users.setdefault(path.attributes.next_hop, {})[prefix] = None
-            found = "it is inside a block of ours" if own else self._judge(path)
-            if isinstance(found, Candidate) and state.facts.peers[path.peer].policy.filters:
+            self._use(path.attributes.next_hop, prefix)
+            found = "it is inside a block of ours" if own else self._judged.get(path) or self._judge(path)
+            if type(found) is Candidate and path.peer in self._filtering:
                 found = self._filtered(prefix, found)
-            if isinstance(found, str):
-                refused.append((path, found))
-            else:
+            if type(found) is Candidate:
                 candidates.append(found)
+            else:
+                assert isinstance(found, str)
+                refused.append((path, found))
         new = select(candidates, self._rules)
-        old = state.selection(prefix)
-        if refused:
-            state.ineligible[prefix] = tuple(refused)
-        else:
-            state.ineligible.pop(prefix, None)
-        if new.chosen or new.lost:
+        old = state.selections.get(prefix, NOTHING)
+        if refused or prefix in state.ineligible:
+            state.refuse(prefix, tuple(refused))
+        if candidates:
             state.selections[prefix] = new
         else:
             state.selections.pop(prefix, None)
         if new != old:
             self._selected(prefix)
+
+    def _use(self, next_hop: Address, prefix: Prefix) -> None:
+        users = self._users.get(next_hop)
+        if users is None:
+            users = self._users[next_hop] = {}
+        users[prefix] = None
 
     def _selected(self, prefix: Prefix) -> None:
         """Pass a changed selection on to whom it concerns: the owner of that block, of the blocks below it, or the prefix itself."""
@@ -94,9 +108,7 @@ class Decider:
 
         Remembered within one settling: a path is shared by the prefixes of its UPDATE, and facts do not change meanwhile.
         """
-        found = self._judged.get(path)
-        if found is None:
-            found = self._judged[path] = self._candidate(path)
+        found = self._judged[path] = self._candidate(path)
         return found
 
     def _candidate(self, path: Path) -> Candidate | str:

@@ -17,7 +17,7 @@ from bgpd.model.forwarding import (
     RouteKind,
     RouteSettings,
 )
-from bgpd.model.prefix import Prefix
+from bgpd.model.prefix import Family, Prefix
 
 
 class Fib:
@@ -30,6 +30,8 @@ class Fib:
         self.table = table
         self._settings = settings
         self._users: dict[GroupKey, int] = {}
+        self._values: dict[tuple[GroupKey, Family], tuple[RouteSettings, KernelRoute]] = {}
+        """The value that the routes of a group share, and the settings that it was made with."""
         self._legs: dict[Leg, int] = {}
 
     def key(self, prefix: Prefix) -> RouteKey:
@@ -39,7 +41,11 @@ class Fib:
     def unicast(self, prefix: Prefix, group: GroupKey, legs: tuple[Leg, ...], weights: tuple[int, ...] = ()) -> None:
         """Send *prefix* to *group*, and let that group have *legs* (all routes of a group see the change at once)."""
         self._set_legs(group, Group(legs, weights))
-        self._set_route(prefix, self._settings().unicast(prefix, group))
+        settings = self._settings()
+        shared = self._values.get((group, prefix.family))
+        if shared is None or shared[0] is not settings:
+            shared = self._values[group, prefix.family] = settings, settings.unicast(prefix, group)
+        self._set_route(prefix, shared[1])
 
     def drop(self, prefix: Prefix, kind: RouteKind) -> None:
         """Install *prefix* as blackhole, unreachable or prohibit."""
@@ -82,7 +88,7 @@ class Fib:
             return
         if route.group is not None:
             self._users[route.group] = self._users.get(route.group, 0) + 1
-        self.table.set(key, route)
+        self.table.change(key, route)
         self._leave(old)
 
     def _leave(self, old: KernelValue | None) -> None:
@@ -91,6 +97,8 @@ class Fib:
         self._users[old.group] -= 1
         if not self._users[old.group]:
             del self._users[old.group]
+            for family in Family:
+                self._values.pop((old.group, family), None)
             legs = self.legs(old.group)
             self.table.discard(old.group)
             for leg in legs:

@@ -6,7 +6,10 @@ losing or restoring it is one message whatever the number of its blocks. Prefixe
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import islice
 
 import msgspec
 
@@ -23,6 +26,9 @@ from bgpd.model.forwarding import VXLAN_DEVICE, DeviceKey, GroupKey, KernelKey, 
 from bgpd.model.node import Node
 from bgpd.model.pool import BlockClaim, Fallback, Mode, Pool
 from bgpd.model.prefix import Address, Prefix
+
+TEXTS = 256
+"""Texts of changes kept to be written again: more than a node has ways in use."""
 
 
 class Reached(msgspec.Struct, frozen=True):
@@ -52,6 +58,8 @@ class Forwarder:
         self.reached: dict[Prefix, Reached] = {}
         self._remotes: dict[str, _Remote] = {}
         self._restores: dict[Prefix, Restore] = {}
+        self._ways: dict[Hashable, tuple[GroupKey, Choice, tuple[int, ...]]] = {}
+        """Ways of prefixes that BGP alone knows, of the settling under way: few legs carry many prefixes."""
 
     def settle(self, budget: int) -> int:
         """Recompute at most *budget* stale nodes and prefixes; returns what is left of the budget."""
@@ -62,16 +70,15 @@ class Forwarder:
         for address in stale.gateways:
             self._gateway(address)
         stale.gateways = {}
-        while budget > 0 and stale.nodes:
-            name = next(iter(stale.nodes))
+        self._ways.clear()
+        for name in list(islice(stale.nodes, budget)):
             del stale.nodes[name]
             if name == self._state.facts.me.name:
                 self._own()
             else:
                 self._remote(name)
             budget -= 1
-        while budget > 0 and stale.learned:
-            prefix = next(iter(stale.learned))
+        for prefix in list(islice(stale.learned, max(0, budget))):
             del stale.learned[prefix]
             self._learned(prefix)
             budget -= 1
@@ -282,12 +289,25 @@ class Forwarder:
                 prefix, "", Choice(How.FOREIGN, (), "the kernel has a route of another for this prefix: it is kept")
             )
             return
-        legs = self._legs(selection)
-        names = ", ".join(f"{leg.gateway} {leg.device}" for leg in legs)
-        weights = self._weights(selection, legs)
-        name = f"via {names}" if not weights else f"via {names} by {' '.join(map(str, weights))}"
-        self.fib.unicast(prefix, GroupKey(name), legs, weights)
-        self._reach(prefix, "", Choice(How.BGP, legs, "BGP has a usable path"))
+        group, choice, weights = self._way(selection)
+        self.fib.unicast(prefix, group, choice.legs, weights)
+        self._reach(prefix, "", choice)
+
+    def _way(self, selection: Selection) -> tuple[GroupKey, Choice, tuple[int, ...]]:
+        """Return the group, legs and weights of a selection; the group is named after them."""
+        weighted = self._state.facts.options.weighted_ecmp
+        chosen = selection.chosen
+        key: Hashable = chosen[0].resolved
+        if len(chosen) > 1:
+            key = tuple([(one.resolved, one.path.attributes) if weighted else one.resolved for one in chosen])
+        found = self._ways.get(key)
+        if found is None:
+            legs = self._legs(selection)
+            names = ", ".join(f"{leg.gateway} {leg.device}" for leg in legs)
+            weights = self._weights(selection, legs)
+            name = f"via {names}" if not weights else f"via {names} by {' '.join(map(str, weights))}"
+            found = self._ways[key] = GroupKey(name), Choice(How.BGP, legs, "BGP has a usable path"), weights
+        return found
 
     def _originated(self, own: Exportable) -> None:
         """Drop what has no more specific route in a range that we announce, or leave it to whoever serves it; BGP's paths are not ours."""
@@ -334,12 +354,9 @@ class Forwarder:
         self.reached[prefix] = Reached(choice.how, node, choice.legs, choice.reason, since)
         if same_way:
             return
-        before = old.how.value if old is not None else "new"
-        legs = ", ".join(f"{leg.gateway} dev {leg.device}" for leg in choice.legs)
-        text = (
-            f"{before} -> {choice.how.value}" if old is None or old.how is not choice.how else f"{before}, other legs"
+        self._state.remember(
+            prefix, _told(old.how if old is not None else None, choice.how, choice.legs, choice.reason)
         )
-        self._state.remember(prefix, f"{text}{f' via {legs}' if legs else ''}: {choice.reason}")
         if old is not None and old.how is not choice.how and How.WAITING not in (old.how, choice.how):
             self._state.note(
                 "path.changed",
@@ -349,3 +366,12 @@ class Forwarder:
                 now=choice.how.value,
                 reason=choice.reason,
             )
+
+
+@lru_cache(maxsize=TEXTS)
+def _told(before: How | None, how: How, legs: tuple[Leg, ...], reason: str) -> str:
+    """Write a change of the way for the history: few texts stand for many prefixes."""
+    was = before.value if before is not None else "new"
+    change = f"{was}, other legs" if before is how else f"{was} -> {how.value}"
+    via = ", ".join(f"{leg.gateway} dev {leg.device}" for leg in legs)
+    return f"{change}{f' via {via}' if via else ''}: {reason}"

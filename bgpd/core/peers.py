@@ -15,6 +15,7 @@ import msgspec
 
 from bgpd.core.facts import Session
 from bgpd.core.health.path import session_for
+from bgpd.core.peering.session import held, missing
 from bgpd.core.state import State
 from bgpd.model.peer import Peer, PeerPolicy
 from bgpd.model.prefix import Address
@@ -74,8 +75,8 @@ class Peers:
             self._waiting.pop(address, None)
             self._remove(address, old)
             return
-        new, missing = self._held(won[0])
-        if missing and old is not None and not old.policy.hold_reason:
+        new = self._limited(held(won[0], facts.filters))
+        if missing(new, facts.filters) and old is not None and not old.policy.hold_reason:
             since = self._waiting.setdefault(address, self._state.now)
             if self._state.now < since + MISSING_FILTER_S:
                 self._uses(address, (*old.policy.filters, *new.policy.filters))
@@ -85,18 +86,12 @@ class Peers:
         if new != old:
             self._replace(address, old, new)
 
-    def _held(self, peer: Peer) -> tuple[Peer, bool]:
-        """Say why there must be no session with a peer, if so, and whether a filter is missing."""
-        facts = self._state.facts
-        missing = [name for name in peer.policy.filters if name not in facts.filters]
-        reason = peer.policy.hold_reason
-        limit = facts.limits.get(peer.address)
-        if limit is not None:
-            reason = limit.reason
-        elif missing:
-            reason = f"BGPFilter {', '.join(missing)} does not exist"
-        held = msgspec.structs.replace(peer, policy=msgspec.structs.replace(peer.policy, hold_reason=reason))
-        return held, bool(missing)
+    def _limited(self, peer: Peer) -> Peer:
+        """Hold a peer that sent more than it may."""
+        limit = self._state.facts.limits.get(peer.address)
+        if limit is None:
+            return peer
+        return msgspec.structs.replace(peer, policy=msgspec.structs.replace(peer.policy, hold_reason=limit.reason))
 
     def _replace(self, address: Address, old: Peer | None, new: Peer) -> None:
         state = self._state

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 
 import msgspec
 
 from bgpd.core.facts import Facts
 from bgpd.core.peering.resolve import Sessions
 from bgpd.core.rib.adj_in import AdjIn, Path
-from bgpd.core.rib.decision import Selection
+from bgpd.core.rib.decision import NOTHING, Selection
 from bgpd.core.rib.nexthop import Resolver
 from bgpd.core.rib.policy import Exportable
 from bgpd.flow.table import Table
@@ -18,7 +18,7 @@ from bgpd.model.forwarding import KernelKey, KernelValue
 from bgpd.model.notice import Notice
 from bgpd.model.peer import Peer
 from bgpd.model.pool import BlockClaim
-from bgpd.model.prefix import Address, Prefix
+from bgpd.model.prefix import Address, Family, Prefix
 from bgpd.model.route import Announcement
 
 HISTORY = 10_000
@@ -95,6 +95,9 @@ class State:
         self.resolver = Resolver()
         self.selections: dict[Prefix, Selection] = {}
         self.ineligible: dict[Prefix, tuple[tuple[Path, str], ...]] = {}
+        """Written by :meth:`refuse` alone."""
+        self.refused: Counter[tuple[Address, Family]] = Counter()
+        """How many paths of a peer and family are ineligible."""
         self.originated: dict[Prefix, Exportable] = {}
         """What this node announces of its own (core/originate.py)."""
         self.transit: set[Address] = set()
@@ -116,5 +119,14 @@ class State:
         """Add to the history."""
         self.history.append(Change(self.now, prefix, text))
 
+    def refuse(self, prefix: Prefix, refused: tuple[tuple[Path, str], ...]) -> None:
+        """Replace which paths of *prefix* are ineligible, and why."""
+        for path, _ in self.ineligible.pop(prefix, ()):
+            self.refused[path.peer, prefix.family] -= 1
+        for path, _ in refused:
+            self.refused[path.peer, prefix.family] += 1
+        if refused:
+            self.ineligible[prefix] = refused
+
     def selection(self, prefix: Prefix) -> Selection:
-        return self.selections.get(prefix, Selection())
+        return self.selections.get(prefix, NOTHING)

@@ -19,9 +19,18 @@ LONGEST_SLEEP_S = 60.0
 
 
 async def run(
-    pipeline: Pipeline, inbox: Inbox, recorder: Recorder, notice: Callable[[Notice], None], advanced: Callable[[], None]
+    pipeline: Pipeline,
+    inbox: Inbox,
+    recorder: Recorder,
+    notice: Callable[[Notice], None],
+    advanced: Callable[[], None],
+    *,
+    settled: Callable[[float], None],
 ) -> None:
-    """Handle events until cancelled. *advanced* is called when the phase has changed, so that gates are looked at."""
+    """Handle events until cancelled.
+
+    *advanced* is called when the phase has changed, so that gates are looked at; *settled* is told how many seconds each batch took.
+    """
     phase = pipeline.phase
     while True:
         deadline = pipeline.deadline()
@@ -35,6 +44,7 @@ async def run(
             pipeline.handle(event, now)
         while pipeline.settle(SETTLE_BUDGET):
             await asyncio.sleep(0)
+        settled(clock.monotonic() - now)
         recorder.flush()
         for item in pipeline.take_notices():
             notice(item)

@@ -72,22 +72,17 @@ class PeerViews:
         peers = self._state.facts.peers
         wanted = peers if name is None else {self.address(name): peers[self.address(name)]}
         announced = Counter((address, prefix.family) for (address, prefix), _ in self._adj_rib_out.table.items())
-        refused = Counter(path.peer for paths in self._state.ineligible.values() for path, _ in paths)
-        return [
-            self._peer(address, peer, announced, refused[address], detail=name is not None)
-            for address, peer in wanted.items()
-        ]
+        return [self._peer(address, peer, announced, detail=name is not None) for address, peer in wanted.items()]
 
     def _peer(
         self,
         address: Address,
         peer: Peer,
         announced: Mapping[tuple[Address, Family], int],
-        refused: int,
         *,
         detail: bool,
     ) -> PeerView:
-        session, adj_in = self._state.facts.sessions[address], self._state.adj_in
+        session = self._state.facts.sessions[address]
         opened = session.open
         failure = self._neighbors.failure(address)
         live = opened if session.up else None
@@ -101,10 +96,10 @@ class PeerViews:
             local_asn=peer.local_asn,
             state=self._session_state(address, peer),
             since=_wall(session.since),
-            received=adj_in.count(address),
-            accepted=adj_in.count(address) - refused,
+            received=sum(family.received for family in families),
+            accepted=sum(family.accepted for family in families),
             stale=sum(family.stale for family in families),
-            announced=sum(announced[address, family] for family in peer.families) if session.up else 0,
+            announced=sum(family.announced for family in families),
             reason=failure.reason if failure is not None else peer.policy.hold_reason or session.reason,
             transitions=session.transitions,
             hold_time_s=hold_s,
@@ -135,19 +130,12 @@ class PeerViews:
         self, address: Address, peer: Peer, announced: Mapping[tuple[Address, Family], int]
     ) -> tuple[FamilyView, ...]:
         session, adj_in = self._state.facts.sessions[address], self._state.adj_in
-        received: Counter[Family] = Counter()
-        stale: Counter[Family] = Counter()
-        accepted: Counter[Family] = Counter()
-        for prefix, path_id in adj_in.of_peer(address):
-            path = adj_in.paths(prefix)[address, path_id]
-            received[prefix.family] += 1
-            stale[prefix.family] += adj_in.is_stale(prefix, path)
-            accepted[prefix.family] += not self._refused(prefix, path)
+        stale = adj_in.stale(address)
         return tuple(
             FamilyView(
                 family=str(family),
-                received=received[family],
-                accepted=accepted[family],
+                received=adj_in.count(address, family),
+                accepted=adj_in.count(address, family) - self._state.refused[address, family],
                 stale=stale[family],
                 announced=announced[address, family] if session.up else 0,
                 complete=family in session.learned,

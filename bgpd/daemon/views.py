@@ -12,7 +12,7 @@ import bgpd
 from bgpd.adapters import clock
 from bgpd.adapters.exabgp.process import Speaker
 from bgpd.adapters.reconciler import Reconciler
-from bgpd.api.protocol import Refused
+from bgpd.api.protocol import AssignRequest, AssignView, Refused
 from bgpd.core.explain import Explainer
 from bgpd.core.forward import Reached
 from bgpd.core.overlay.choose import How
@@ -37,6 +37,20 @@ from bgpd.model.view import (
     Which,
 )
 
+_WORST = (How.NATIVE, How.DIRECT, How.TUNNEL, How.WAITING, How.FALLBACK, How.UNREACHABLE)
+
+
+def ways_of_nodes(pipeline: Pipeline) -> dict[str, How]:
+    """Return the worst way of each remote node's blocks. O(blocks)."""
+    facts, reached = pipeline.state.facts, pipeline.forwarder.reached
+    ways: dict[str, How] = {}
+    for name, blocks in facts.blocks_of.items():
+        # Between two slices of settling a block may still be reached as it was before it had an owner.
+        hows = [one.how for one in map(reached.get, blocks) if one is not None and one.how in _WORST]
+        if hows and name != facts.me.name:
+            ways[name] = max(hows, key=_WORST.index)
+    return ways
+
 
 class DaemonViews:
     """Reads the pipeline and the kernel's reconciler; owns nothing but the daemon's start time."""
@@ -47,7 +61,7 @@ class DaemonViews:
         kernel: Reconciler[KernelKey, KernelValue],
         speaker: Speaker,
         peers: PeerViews,
-        assign: Callable[[str, str | None], Awaitable[Address]],
+        assign: Callable[[AssignRequest], Awaitable[AssignView]],
         *,
         router_id: Address,
         asn: int,
@@ -69,7 +83,7 @@ class DaemonViews:
 
     def status(self) -> StatusView:
         facts, pipeline = self._state.facts, self._pipeline
-        ways = self._ways_of_nodes()
+        ways = ways_of_nodes(pipeline)
         return StatusView(
             node=facts.me.name,
             asn=self._asn,
@@ -98,16 +112,6 @@ class DaemonViews:
         if store.lost_reason:
             return f"lost: {store.lost_reason}"
         return "synced" if store.synced_once else "not read yet"
-
-    def _ways_of_nodes(self) -> dict[str, How]:
-        """Return the worst way of each remote node's blocks."""
-        worst = [How.NATIVE, How.DIRECT, How.TUNNEL, How.WAITING, How.FALLBACK, How.UNREACHABLE]
-        ways: dict[str, How] = {}
-        for reached in self._pipeline.forwarder.reached.values():
-            if reached.node and reached.how is not How.OWN:
-                old = ways.get(reached.node, How.NATIVE)
-                ways[reached.node] = max(old, reached.how, key=worst.index)
-        return ways
 
     # -------------------------------------------------------------- peers
 
@@ -220,8 +224,8 @@ class DaemonViews:
             in_use=block.in_use,
         )
 
-    async def assign(self, handle: str, pool: str | None) -> str:
-        return str(await self._assign(handle, pool))
+    async def assign(self, asked: AssignRequest) -> AssignView:
+        return await self._assign(asked)
 
 
 def _wall(at: float | None) -> float | None:

@@ -26,24 +26,24 @@ from bgpd.adapters.bfd.process import BfdProcess
 from bgpd.adapters.exabgp.process import Speaker, SpeakerOptions
 from bgpd.adapters.netlink.routes import Kernel
 from bgpd.adapters.reconciler import Reconciler
-from bgpd.adapters.secrets import Passwords
+from bgpd.adapters.secrets import Passwords, Unfit
 from bgpd.adapters.store.base import Broken, Store, Transient
-from bgpd.adapters.store.ipam.assign import assign_address
 from bgpd.adapters.store.ipam.target import ClaimTarget
 from bgpd.adapters.store.keys import Malformed
 from bgpd.adapters.store.lease import Liveness, NameTaken, register
 from bgpd.adapters.store.open import open_store
 from bgpd.adapters.store.transact import ensure_pool
 from bgpd.adapters.store.watch import StoreSource
-from bgpd.api.protocol import Refused
+from bgpd.api.metrics import MetricsServer, Unusable
 from bgpd.api.server import Server, SocketUnusable
 from bgpd.config.schema import Config, SpeakerMode
 from bgpd.core.explain import Explainer
-from bgpd.core.ipam.block import Refused as NoAddress
 from bgpd.core.pipeline import Pipeline
 from bgpd.daemon import compare, loop
+from bgpd.daemon.assign import Assigner
 from bgpd.daemon.collect import Collection
 from bgpd.daemon.fib import FibViews
+from bgpd.daemon.metrics import Metrics
 from bgpd.daemon.peer_views import PeerViews
 from bgpd.daemon.record import Recorder
 from bgpd.daemon.tunnels import Tunnels
@@ -131,6 +131,8 @@ class Daemon:
         self._collection = Collection(
             self._store, self._pipeline, self._configured.node.name, config.collect, self._notice
         )
+        self._metrics = Metrics(self._pipeline, self._inbox, self._kernel_reconciler, clock.monotonic())
+        self._kernel_reconciler.applied = self._metrics.program.observe
         self._claims: Reconciler[str, BlockClaim] = Reconciler(
             tables.claims, ClaimTarget(self._store), clock=clock.monotonic, converged=_nothing, notice=self._notice
         )
@@ -150,25 +152,36 @@ class Daemon:
                 self._adj_rib_out,
                 Explainer(self._pipeline.state, self._pipeline.forwarder),
             ),
-            self._assign,
+            Assigner(self._store, self._configured.node.name).assign,
             router_id=self._router_id(),
             asn=self._config.node.asn,
             fib=FibViews(self._kernel_reconciler, self._kernel),
         )
         server = Server(views, Path(self._config.api.socket))
+        exporter = self._exporter()
         source = StoreSource(self._store, self._heard_of_store, self._notice)
         await self._inbox.put(self._configured)
         try:
             # First of all: a second daemon on this host ends here, before it touches the kernel or the speaker.
             await server.start()
-        except SocketUnusable as error:
+            if exporter is not None:
+                await exporter.start()
+        except (SocketUnusable, Unusable) as error:
+            await server.stop()
             raise Fatal(str(error)) from error
         try:
             async with asyncio.TaskGroup() as tasks:
                 running = [
                     tasks.create_task(work)
                     for work in (
-                        loop.run(self._pipeline, self._inbox, self._recorder, self._notice, self._advanced),
+                        loop.run(
+                            self._pipeline,
+                            self._inbox,
+                            self._recorder,
+                            self._notice,
+                            self._advanced,
+                            settled=self._metrics.settle.observe,
+                        ),
                         self._run_kernel(),
                         self._follow_store(source),
                         self._join_cluster(),
@@ -190,6 +203,8 @@ class Daemon:
                     task.cancel()
         finally:
             await server.stop()
+            if exporter is not None:
+                await exporter.stop()
             await self._bfd.stop()
             await self._speaker.stop()
             await self._store.close()
@@ -229,17 +244,6 @@ class Daemon:
         except (NameTaken, Broken, Malformed) as error:
             raise Fatal(str(error)) from error
 
-    async def _assign(self, handle: str, pool: str | None) -> Address:
-        try:
-            answer = await assign_address(self._store, self._configured.node.name, handle, {}, pool)
-        except Transient as error:
-            raise Refused(f"the store is lost: {error.reason}") from error
-        except Malformed as error:
-            raise Refused(f"the store holds a record that cannot be read: {error}") from error
-        if isinstance(answer, NoAddress):
-            raise Refused(answer.reason)
-        return answer
-
     # -------------------------------------------------------------- seams
 
     def _kernel_drifted(self, keys: Mapping[KernelKey, str]) -> None:
@@ -267,7 +271,15 @@ class Daemon:
         if self._pipeline.store_known:
             await self._speaker.adj_rib_out.converged()
 
+    def _exporter(self) -> MetricsServer | None:
+        try:
+            endpoint = self._config.metrics.endpoint(Passwords(Path(self._config.secrets.directory)))
+        except Unfit as error:
+            raise Fatal(f"metrics: {error}") from error
+        return MetricsServer(endpoint, self._metrics.render) if endpoint is not None else None
+
     def _notice(self, notice: Notice) -> None:
+        self._metrics.noticed(notice)
         log.tell(notice.name, notice.fields)
 
     def _router_id(self) -> Address:

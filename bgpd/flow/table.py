@@ -27,6 +27,11 @@ class Table(Generic[K, V]):
             self._values[key] = value
             self._touch(key)
 
+    def change(self, key: K, value: V) -> None:
+        """Desire *value* for *key*, which the caller knows to differ from the present one."""
+        self._values[key] = value
+        self._touch(key)
+
     def discard(self, key: K) -> None:
         """Desire that *key* is absent; not an error if it is."""
         if self._values.pop(key, None) is not None:
@@ -41,6 +46,11 @@ class Table(Generic[K, V]):
     def snapshot(self) -> dict[K, V]:
         """Copy the desired state: O(n), for tests and full comparisons."""
         return dict(self._values)
+
+    @property
+    def waiting(self) -> int:
+        """Keys that the reader has not taken yet."""
+        return len(self._changed)
 
     def take(self) -> list[K]:
         """Return the keys changed since the last call, in order of first change, and forget them."""

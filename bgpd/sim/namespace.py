@@ -44,6 +44,14 @@ class Namespace:
         """Run many ``ip`` commands in one process, up to the first that fails."""
         self._run("ip", "-n", self.name, "-batch", "-", given="\n".join(lines))
 
+    def attempt(self, *arguments: str) -> bool:
+        """Run ``ip`` inside; returns whether it succeeded."""
+        try:
+            self.ip(*arguments)
+        except RuntimeError:
+            return False
+        return True
+
     def execute(self, *command: str) -> str:
         """Run any command inside."""
         return self._run("ip", "netns", "exec", self.name, *command)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bgpd.api.protocol import Refused
+from bgpd.api.protocol import AssignRequest, AssignView, Refused
 from bgpd.api.server import Server
 from bgpd.model.prefix import Address, Prefix
 from bgpd.model.view import (
@@ -263,6 +263,7 @@ class FakeViews:
         self.done: list[tuple[object, ...]] = []
         self.fib_asked: FibQuery | None = None
         self.assigned: list[tuple[str, str | None]] = []
+        self.requests: list[AssignRequest] = []
 
     def status(self) -> StatusView:
         """Answer with the status above."""
@@ -324,14 +325,18 @@ class FakeViews:
         rows = tuple(row for row in FIB.rows if row.status is not FibStatus.PROGRAMMED) if limit > 1 else ()
         return FibPage(rows=rows, total=len(rows), next=None)
 
-    async def assign(self, handle: str, pool: str | None) -> str:
-        """Give the same address each time; there is no pool but main."""
-        self.assigned.append((handle, pool))
+    async def assign(self, asked: AssignRequest) -> AssignView:
+        """Give the same address each time, and never more than one; there is no pool but main."""
+        self.assigned.append((asked.handle, asked.pool))
+        self.requests.append(asked)
         if self.hold is not None:
             await self.hold.wait()
-        if pool not in (None, "main"):
-            raise Refused(f"there is no pool {pool}")
-        return "10.42.0.7"
+        if asked.pool not in (None, "main"):
+            raise Refused(f"there is no pool {asked.pool}")
+        if asked.address is not None:
+            Prefix.parse(f"{asked.address}/32")
+        short = ("1 of 2 ipv4 addresses: no more",) if asked.ipv4 > 1 else ()
+        return AssignView("10.42.0.7", ("10.42.0.7",), short)
 
 
 class BrokenViews(FakeViews):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import json
 import shlex
 from pathlib import Path
 
@@ -85,6 +86,32 @@ def test_good_file_is_summed_up(bgpd: Bgpd, run_dir: Path) -> None:
     assert SUMMARY.format(path=run_dir / "bgpd.toml").splitlines() == named.stdout.splitlines()
     assert (named.exit_code, named.stderr) == (0, "")
     assert by_environment.stdout == named.stdout
+
+
+def test_what_is_beside_the_url_is_told(bgpd: Bgpd, run_dir: Path) -> None:
+    """How the store is reached, own labels, and which peer would stay down for its password; nothing of a secret."""
+    secret = run_dir / "secret"
+    secret.write_text("hush")
+    secret.chmod(0o600)
+    text = GOOD.replace("asn = 65101", "asn = 65101\nlabels = { rack = 1 }", 1)
+    store = f'url = "etcds://etcd.example.org:2379"\nuser = "u"\npassword_file = "{secret}"\nca = "{secret}"'
+    text = text.replace('url = "sqlite:///var/lib/bgpd/store.db"', store)
+    text += f'password = {{ name = "a", key = "b" }}\n[secrets]\ndirectory = "{run_dir}"\n'
+    (run_dir / "bgpd.toml").write_text(text)
+
+    result, as_json = bgpd("config", "check"), bgpd("config", "check", "-o", "json")
+
+    lines = result.stdout.splitlines()
+    assert "reached at 192.0.2.1/32, rack=1" in lines[2]
+    assert f"etcds://etcd.example.org:2379; as user u, password from {secret}; trusting {secret}" in lines[3]
+    assert lines[-1].endswith("passive, multihop TTL 2, password a/b")
+    reason = f"password {run_dir}/a/b: the file cannot be read: No such file or directory"
+    assert (0, f"bgpd: peer tor2 would stay down: {reason}\n") == (result.exit_code, result.stderr)
+    view = json.loads(as_json.stdout)
+    assert (str(run_dir / "bgpd.toml"), "u") == (view["path"], view["config"]["store"]["user"])
+    assert {"name": "a", "key": "b"} == view["config"]["peer"][1]["password"]
+    assert {"peers_learned_ceiling_s": 120.0} == view["config"]["startup"]
+    assert "hush" not in result.output + as_json.output
 
 
 def test_example_is_good(bgpd: Bgpd) -> None:

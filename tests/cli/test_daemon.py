@@ -15,6 +15,7 @@ import msgspec
 import pytest
 
 from bgpd.api.client import Client, Unreachable
+from bgpd.api.protocol import AssignRequest
 from bgpd.model.view import ExplainView, PeerView, RouteView, StatusView
 
 pytestmark = pytest.mark.netns
@@ -118,6 +119,22 @@ def test_route_of_the_own_block(daemon: tuple[Path, subprocess.Popen[bytes]]) ->
     assert [(block, "own", "programmed")] == [(view.prefix, view.kind, view.status) for view in routes]
     assert client.explain(address).prefix == block
     assert ask(daemon[0], "routes", block).stdout.startswith(f"prefix   {block}\nreached  own: ")
+
+
+def test_several_and_explicit_addresses(daemon: tuple[Path, subprocess.Popen[bytes]]) -> None:
+    """A handle gets several addresses and keeps them; another gets the very one it asks for; one in use, or of no pool, is refused."""
+    client = Client(daemon[0] / "s")
+    asked = AssignRequest(handle="several", ipv4=3, attributes={"pod": "web"})
+    found = client.assign_all(asked).addresses
+    free = found[-1].rpartition(".")[0] + "." + str(int(found[-1].rpartition(".")[2]) + 1)
+
+    assert 3 == len(set(found))
+    assert found == client.assign_all(asked).addresses
+    assert (free,) == client.assign_all(AssignRequest(handle="very", address=free)).addresses
+    taken = ask(daemon[0], "ipam", "assign", "--handle", "other", "--ip", free)
+    assert (1, True) == (taken.returncode, "is in use by handle very" in taken.stderr)
+    six = ask(daemon[0], "ipam", "assign", "--handle", "other", "-6")
+    assert (1, True) == (six.returncode, "no ipv6 pool qualifies" in six.stderr)
 
 
 def test_unknown_pool_is_refused(daemon: tuple[Path, subprocess.Popen[bytes]]) -> None:

@@ -245,3 +245,172 @@ def test_a_report_that_cannot_be_written_is_a_failure(bgpd: Run, address: Addres
 
     assert (1, "") == (result.exit_code, result.stdout)
     assert result.stderr.endswith("No such file or directory\n")
+
+
+# ------------------------------------------------------------------ release
+
+
+def state(bgpd: Run, address: Address) -> str:
+    return str(json.loads(good(bgpd("show", "--ip", str(address), "-o", "json")))["state"])
+
+
+def sequence_of(bgpd: Run, address: Address) -> int:
+    return int(json.loads(good(bgpd("show", "--ip", str(address), "-o", "json")))["sequence"])
+
+
+def test_an_address_is_released_once(bgpd: Run, address: Address) -> None:
+    """Releasing an address frees it and its handle; again, it is said that nobody has it."""
+    assert f"{address}: released\n" == good(bgpd("release", "--ip", str(address)))
+    assert "free" == state(bgpd, address)
+    assert f"{address}: is not assigned\n" == good(bgpd("release", "--ip", str(address)))
+    assert 0 == json.loads(good(bgpd("check", "-o", "json")))["counts"]["handles"]
+
+
+def test_a_release_of_another_allocation_is_refused(bgpd: Run, address: Address) -> None:
+    """An address that another handle has, or that was assigned anew, stays, with status 1 and the reason."""
+    other = bgpd("release", "--ip", str(address), "--handle", "other")
+    late = bgpd("release", "--ip", str(address), "--sequence", "7")
+
+    for result, part in ((other, "is held by handle h"), (late, "was assigned anew meanwhile")):
+        assert (1, "") == (result.exit_code, result.stdout)
+        assert part in result.stderr
+    assert "in use" == state(bgpd, address)
+    sequence = str(sequence_of(bgpd, address))
+    good(bgpd("release", "--ip", str(address), "--handle", "h", "--sequence", sequence))
+    assert "free" == state(bgpd, address)
+
+
+def test_a_handle_is_released_whole(bgpd: Run, address: Address) -> None:
+    """All that a handle has is released; one that has nothing is said to."""
+    shown = json.loads(good(bgpd("release", "--handle", "h", "-o", "json")))
+
+    assert {"released": [str(address)], "unallocated": [], "handles": [], "kept": []} == shown
+    assert ("", "bgpd: handle h has no address\n", 0) == parts(bgpd("release", "--handle", "h"))
+
+
+def reported(bgpd: Run, file: Path) -> str:
+    assert 1 == bgpd("check", "--output-report", str(file)).exit_code
+    return str(file)
+
+
+def test_reports_are_intersected_and_checked_again(bgpd: Run, url: str, address: Address, tmp_path: Path) -> None:
+    """What all reports name goes, with leaked handles, and the store is clean after; what only one names stays."""
+    at(url, lambda store: store.txn((), (Delete(keys.node_key("n")), Put(keys.handle_key("lost"), b'{"block":{}}'))))
+    first = reported(bgpd, tmp_path / "1.json")
+    second = at(url, lambda store: assign_address(store, "n", "later", {}))
+    reported(bgpd, tmp_path / "2.json")
+    both = ("release", "--from-report", first, "--from-report", str(tmp_path / "2.json"))
+
+    assert f"{address}: would be released\nhandle lost: would be deleted\n" == good(bgpd(*both, "--dry-run"))
+    assert f"{address}: released\nhandle lost: deleted\n" == good(bgpd(*both))
+    assert ("free", "in use") == (state(bgpd, address), state(bgpd, second))
+    assert f"{address}: is not assigned\n" == good(bgpd(*both))
+
+
+def test_a_report_frees_nothing_that_was_used_again(bgpd: Run, url: str, address: Address, tmp_path: Path) -> None:
+    """An address that was assigned anew, came into use, or whose handle has one in use stays, and it is said why."""
+
+    def other(store: Store, block: bytes) -> Awaitable[Any]:
+        return store.txn((), (Put(keys.block_key(Prefix.of(address, 26)), block),))
+
+    at(url, lambda store: store.txn((), (Delete(keys.node_key("n")),)))
+    file = reported(bgpd, tmp_path / "r.json")
+    at(url, lambda store: store.txn((), (Put(keys.node_key("n"), NODE),)))
+    back = bgpd("release", "--from-report", file)
+    assert (1, True) == (back.exit_code, "not known to be unused" in back.stderr)
+
+    at(url, lambda store: store.txn((), (Delete(keys.node_key("n")),)))
+    item = at(url, lambda store: store.get(keys.block_key(Prefix.of(address, 26))))
+    sequence = str(sequence_of(bgpd, address)).encode()
+    at(url, lambda store: other(store, item.value.replace(b'":' + sequence + b"}", b'":' + sequence + b"9}")))
+    late = bgpd("release", "--from-report", file)
+    assert (1, True) == (late.exit_code, "assigned anew since the report" in late.stderr)
+    assert "in use" == state(bgpd, address)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "say what to release: --ip ADDRESS, --handle HANDLE or --from-report FILE"),
+        (["--ip", "x"], "--ip: 'x' does not appear to be an IPv4 or IPv6 address"),
+        (["--handle", "h", "--sequence", "1"], "--sequence needs one --ip: it is the number of one allocation"),
+        (["--handle", "h", "--dry-run"], "--dry-run goes with --from-report"),
+    ],
+)
+def test_bad_releases_are_told(bgpd: Run, arguments: list[str], sentence: str) -> None:
+    """A release that says too little, or too much, ends with status 2."""
+    assert ("", f"bgpd: {sentence}\n", 2) == parts(bgpd("release", *arguments))
+
+
+def test_a_file_that_is_no_report_is_told(bgpd: Run, tmp_path: Path) -> None:
+    """A file that is no report, or a report of another cluster, ends with status 2 and writes nothing."""
+    file = tmp_path / "x"
+    file.write_text("{}")
+    assert 2 == bgpd("release", "--from-report", str(file)).exit_code
+    file.write_text('{"version": "1", "clusterGUID": "other"}')
+    result = bgpd("release", "--from-report", str(file))
+    assert ("", 2) == (result.stdout, result.exit_code)
+    assert "a report is about cluster other" in result.stderr
+
+
+# ------------------------------------------------------------------ settings, split
+
+
+def test_settings_are_changed_by_their_rules(bgpd: Run) -> None:
+    """Settings change alone or together, keep the others, and what contradicts is refused with status 2, nothing written."""
+    assert "IPAMConfiguration default: would be created\n" == good(bgpd("configure", "--cooldown", "60", "--dry-run"))
+    assert "IPAMConfiguration default: created\n" == good(bgpd("configure", "--cooldown", "60"))
+    assert "IPAMConfiguration default: unchanged\n" == good(bgpd("configure", "--cooldown", "60"))
+    refused = bgpd("configure", "--max-blocks-per-host", "5")
+    assert ("", 2) == (refused.stdout, refused.exit_code)
+    assert "needs strictAffinity" in refused.stderr
+    good(bgpd("configure", "--strictaffinity", "true", "--max-blocks-per-host", "5"))
+    loose = bgpd(
+        "configure", "--strict-affinity", "false", "--auto-allocate-blocks", "false", "--max-blocks-per-host", "0"
+    )
+    assert 2 == loose.exit_code
+
+    shown = json.loads(good(bgpd("show", "--show-configuration", "-o", "json")))
+    assert {
+        "AutoAllocateBlocks": "true",
+        "IpCooldownSeconds": "60",
+        "KubeVirtVMAddressPersistence": "",
+        "MaxBlocksPerHost": "5",
+        "StrictAffinity": "true",
+    } == {one["property"]: one["value"] for one in shown}
+    assert 2 == bgpd("configure").exit_code
+    assert 2 == bgpd("configure", "--cooldown", "1201").exit_code
+
+
+def test_a_split_keeps_every_address(bgpd: Run, url: str, address: Address) -> None:
+    """After a split the parts hold what the pool held, the pool is gone, nothing is wrong, and assignment goes on."""
+    assert "IPPool main: would be deleted" in good(bgpd("split", "main", "2", "--dry-run"))
+    good(bgpd("split", "main", "2"))
+    pools = json.loads(good(bgpd("show", "-o", "json")))
+
+    assert [("split-main-0", "10.65.0.0/25"), ("split-main-1", "10.65.0.128/25")] == [
+        (pool["name"], pool["cidr"]) for pool in pools
+    ]
+    assert 1 == sum(pool["usage"]["in_use"] for pool in pools)
+    assert "in use" == state(bgpd, address)
+    assert at(url, lambda store: assign_address(store, "n", "next", {}))
+    good(bgpd("check"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "part"),
+    [
+        (["none", "2"], 1, "IPPool none does not exist"),
+        (["main", "3"], 2, "is split into 2, 4, 8"),
+        (["main", "8"], 2, "has 4 blocks of /26, fewer than 8"),
+    ],
+)
+def test_a_split_that_cannot_be_is_told(
+    bgpd: Run, address: Address, arguments: list[str], code: int, part: str
+) -> None:
+    """A split of no pool, into a wrong number of parts, or into less than blocks is refused, nothing written."""
+    result = bgpd("split", *arguments)
+
+    assert (code, "") == (result.exit_code, result.stdout)
+    assert part in result.stderr
+    assert ["main"] == [pool["name"] for pool in json.loads(good(bgpd("show", "-o", "json")))]

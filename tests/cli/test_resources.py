@@ -15,6 +15,7 @@ from bgpd.adapters.store.base import Put, Store
 from bgpd.adapters.store.keys import RESOURCES, block_key
 from bgpd.adapters.store.open import open_store
 from bgpd.adapters.store.resources import key_of, list_resources
+from bgpd.adapters.store.sqlite import SqliteStore
 from bgpd.adapters.store.watch import StoreSource
 from bgpd.cli import manifest
 from bgpd.cli.main import cli
@@ -50,6 +51,14 @@ KNOWN = ", ".join(kind.kind for kind in kinds.KINDS)
 
 @pytest.fixture
 def url(tmp_path: Path) -> str:
+    """The URL of a store that exists and holds nothing."""
+
+    async def make() -> None:
+        store = SqliteStore(tmp_path / "store.db")
+        await store.get("/")
+        await store.close()
+
+    asyncio.run(make())
     return f"sqlite://{tmp_path}/store.db"
 
 
@@ -235,8 +244,10 @@ def test_export_is_read_by_import(bgpd: Run, tmp_path: Path) -> None:
     good(bgpd("apply", "-f", "-", stdin=manifest.dump(EVERY_FIELD.values())))
     exported = good(bgpd("export"))
     other = ("--store", f"sqlite://{tmp_path}/other.db")
-    tried = good(bgpd("import", "--dry-run", "-f", "-", *other, stdin=exported)).splitlines()
+    result = bgpd("import", "--dry-run", "-f", "-", *other, stdin=exported)
+    tried = result.stdout.splitlines()
 
+    assert f"bgpd: {tmp_path}/other.db does not exist; this is said of an empty store\n" == result.stderr
     assert [line.partition(": ")[2] for line in tried] == ["would be created"] * len(EVERY_FIELD)
     assert len(good(bgpd("import", "-f", "-", *other, stdin=exported)).splitlines()) == len(EVERY_FIELD)
     assert good(bgpd("export", *other)) == exported
@@ -284,7 +295,8 @@ def test_plan_tells_fields_and_effects(bgpd: Run, url: str) -> None:
         "apiVersion: projectcalico.org/v3\nkind: BGPPeer\nmetadata: {name: tor}\n"
         "spec: {nodeSelector: rack == '1', peerIP: 192.0.2.1, asNumber: 65001}\n"
     )
-    good(bgpd("apply", "-f", "-", stdin="---\n".join([POOL, mesh, peer, NODE.replace("NAME", "a")])))
+    node = NODE.replace("NAME", "a").replace("spec: {}", "spec: {bgp: {ipv4Address: 192.0.2.9/24}}")
+    good(bgpd("apply", "-f", "-", stdin=f"{POOL}---\n{mesh}---\n{peer}---\n{node}"))
     good(bgpd("label", "node", "a", "rack=1"))
     on(url, lambda store: store.txn([], [Put(block_key(block), json.dumps(value).encode())]))
     changed = POOL + "  disableBGPExport: true\n---\n" + peer.replace("65001", "65002")
@@ -422,6 +434,31 @@ def test_store_that_cannot_be_reached(bgpd: Run, tmp_path: Path) -> None:
 
     assert (code, message.startswith("bgpd: the store cannot be reached: ")) == (3, True)
     assert bad(bgpd("get", "ippools", "--store", "http://x"))[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("get", "ippools"), 3),
+        (("export",), 3),
+        (("ipam", "show"), 3),
+        (("ipam", "check"), 3),
+        (("delete", "ippool", "main"), 3),
+        (("label", "ippool", "main", "a=b"), 3),
+        (("replace", "-f", str(EXAMPLES)), 3),
+        (("plan", "-f", str(EXAMPLES)), 0),
+        (("apply", "--dry-run", "-f", str(EXAMPLES)), 0),
+    ],
+)
+def test_a_mistyped_path_makes_no_store(bgpd: Run, tmp_path: Path, arguments: tuple[str, ...], code: int) -> None:
+    """A command that puts nothing into the store makes no file: it says that there is none, or what one would be told of an
+    empty one."""
+    result = bgpd(*arguments, "--store", f"sqlite://{tmp_path}/sotre.db")
+
+    assert (code, True) == (result.exit_code, f"{tmp_path}/sotre.db does not exist" in result.stderr)
+    assert not (tmp_path / "sotre.db").exists()
+    good(bgpd("apply", "-f", str(EXAMPLES), "--store", f"sqlite://{tmp_path}/new.db"))
+    assert (tmp_path / "new.db").exists()
 
 
 def test_store_of_the_configuration(bgpd: Run, url: str, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,12 @@ import pytest
 
 from bgpd.adapters.netlink.encode import Resilience
 from bgpd.adapters.store.open import Access
+from bgpd.adapters.store.records import pool_bytes
 from bgpd.config.error import ConfigError, Defect
 from bgpd.config.load import load
 from bgpd.config.schema import Config
+from bgpd.core.resource.check import findings
+from bgpd.core.resource.kinds import IPPOOL
 from bgpd.model.event import Options
 from bgpd.model.forwarding import RouteSettings
 from bgpd.model.node import Node
@@ -79,6 +83,17 @@ def test_a_minimal_file_has_defaults_for_the_rest(tmp_path):
     assert config.default_pool() is None
     assert Address.parse("10.0.0.1") == config.router_id()
     assert config.store.url == "sqlite:///var/lib/bgpd/store.db"
+
+
+def test_the_default_pool_is_a_right_resource(tmp_path):
+    """What the daemon makes of [pool] is what `bgpd apply` would take, for each family and mode."""
+    for cidr, mode in (("10.0.0.0/16", "Never"), ("10.0.0.0/32", "CrossSubnet"), ("fd00::/64", "Always")):
+        size = "\nblock_size = 32" if cidr.endswith("/32") else ""
+        text = f'[pool]\nname = "a.b-1"\ncidr = "{cidr}"\nvxlan_mode = "{mode}"\nfallback = "None"{size}'
+        pool = load(written(tmp_path, MINIMAL + text)).default_pool()
+        assert pool is not None
+        value = msgspec.json.decode(pool_bytes(pool, datetime.now(UTC)))
+        assert [] == list(findings(IPPOOL, "a.b-1", value))
 
 
 def test_labels_are_text(tmp_path):
@@ -192,6 +207,8 @@ def test_the_example_holds_and_shows_each_default():
     as_shown["node"].pop("labels")
     for key in ("ca", "cert", "key", "server_name", "user", "password_file"):
         as_shown["store"].pop(key)
+    for key in ("certificate", "key", "user", "password"):
+        as_shown["metrics"].pop(key)
     for key in ("vrf", "source_ipv4", "source_ipv6"):
         as_shown["kernel"].pop(key)
     assert msgspec.convert(as_shown, Config, dec_hook=lambda kind, value: kind.parse(value)) == plain
@@ -312,6 +329,11 @@ def test_all_defects_are_listed_at_once(tmp_path):
         ),
         (MINIMAL + PEER + 'password = { name = "fabric" }', "peer[0].password.key", "is required"),
         (MINIMAL + PEER + 'password = "secret"', "peer[0].password", "is a table: write [peer[0].password]"),
+        (
+            MINIMAL + '[pool]\nname = "Main_Pool"\ncidr = "10.0.0.0/16"',
+            "pool.name",
+            "must be of a-z, 0-9, '-' and '.', and begin and end with a letter or digit",
+        ),
         (
             MINIMAL + "labels = { version = 1.10 }",
             "node.labels",

@@ -31,6 +31,9 @@ RTM_GETROUTE: Final = 26
 RTM_NEWNEIGH: Final = 28
 RTM_DELNEIGH: Final = 29
 RTM_GETNEIGH: Final = 30
+RTM_NEWRULE: Final = 32
+RTM_DELRULE: Final = 33
+RTM_GETRULE: Final = 34
 RTM_NEWNEXTHOP: Final = 104
 RTM_DELNEXTHOP: Final = 105
 RTM_GETNEXTHOP: Final = 106
@@ -94,6 +97,9 @@ _RTA_MULTIPATH: Final = 9
 _RTA_TABLE: Final = 15
 _RTA_VIA: Final = 18
 _RTA_NH_ID: Final = 30
+_FRA_PRIORITY: Final = 6
+_FRA_TABLE: Final = 15
+_FRA_PROTOCOL: Final = 21
 _NHA_ID: Final = 1
 _NHA_GROUP: Final = 2
 _NHA_GROUP_TYPE: Final = 3
@@ -174,6 +180,14 @@ class Resilience(msgspec.Struct, frozen=True, kw_only=True):
     """A bucket moves to another leg only after so long without traffic."""
     unbalanced_s: float = 0.0
     """Move buckets by force once the group is out of balance for so long; 0: never."""
+
+
+class RuleEntry(msgspec.Struct, frozen=True):
+    """A rule of policy routing."""
+
+    priority: int
+    table: int
+    protocol: int
 
 
 class LinkEntry(msgspec.Struct, frozen=True):
@@ -299,6 +313,34 @@ def remove_route(key: RouteKey, protocol: int) -> bytes:
     return _route(RTM_DELROUTE, key, attributes, REMOVE, protocol=protocol, scope=_SCOPE_NOWHERE, route_type=0)
 
 
+def remove_entry(entry: RouteEntry) -> bytes:
+    """Remove just this route, of whatever TOS and type; ESRCH if it is gone."""
+    key = RouteKey(entry.prefix, entry.table, entry.metric)
+    message = bytearray(
+        _route(
+            RTM_DELROUTE,
+            key,
+            _route_key(key),
+            REMOVE,
+            protocol=entry.protocol,
+            scope=_SCOPE_NOWHERE,
+            route_type=entry.type,
+        )
+    )
+    message[HEADER.size + 3] = entry.tos
+    return bytes(message)
+
+
+def remove_rule(rule: bytes) -> bytes:
+    """Remove a rule, told by what the kernel said of it."""
+    return _message(RTM_DELRULE, REMOVE, rule)
+
+
+def remove_link(index: int) -> bytes:
+    """Remove a device; ENODEV if there is none."""
+    return _message(RTM_DELLINK, REMOVE, _IFI.pack(0, 0, 0, index, 0, 0))
+
+
 def put_leg(nexthop_id: int, leg: Leg, ifindex: int, protocol: int, flags: int) -> bytes:
     """A nexthop object; *flags*: CREATE or PUT. Its family is its gateway's; without a gateway it is as the leg says."""
     family = _family(leg.gateway) if leg.gateway is not None else socket.AF_INET6 if leg.ipv6 else socket.AF_INET
@@ -377,6 +419,11 @@ def dump_routes(family: Family, protocol: int = 0) -> bytes:
     """Every table, since ours may be in any; with *protocol* only the routes of that (the kernel filters)."""
     number = socket.AF_INET if family is Family.IPV4 else socket.AF_INET6
     return _message(RTM_GETROUTE, NLM_F_REQUEST | NLM_F_DUMP, _RTM.pack(number, 0, 0, 0, 0, protocol, 0, 0, 0))
+
+
+def dump_rules(family: Family) -> bytes:
+    number = socket.AF_INET if family is Family.IPV4 else socket.AF_INET6
+    return _message(RTM_GETRULE, NLM_F_REQUEST | NLM_F_DUMP, _RTM.pack(number, 0, 0, 0, 0, 0, 0, 0, 0))
 
 
 def dump_neighbours(family: Family, ifindex: int) -> bytes:
@@ -531,6 +578,17 @@ def decode_nexthop(data: bytes, start: int, end: int) -> NexthopEntry | None:
     gateway = Address.from_packed(found[_NHA_GATEWAY]) if _NHA_GATEWAY in found else None
     ipv6 = gateway is None and family == socket.AF_INET6
     return NexthopEntry(number, protocol, ifindex, gateway, bool(flags & _RTNH_F_ONLINK), ipv6=ipv6)
+
+
+def decode_rule(data: bytes, start: int, end: int) -> RuleEntry | None:
+    family, _, _, _, table, *_ = _RTM.unpack_from(data, start)
+    if family not in {socket.AF_INET, socket.AF_INET6}:
+        return None
+    found = _attributes(data, start + 12, end)
+    if _FRA_TABLE in found:
+        table = _U32.unpack(found[_FRA_TABLE])[0]
+    priority = _U32.unpack(found[_FRA_PRIORITY])[0] if _FRA_PRIORITY in found else 0
+    return RuleEntry(priority, table, found[_FRA_PROTOCOL][0] if found.get(_FRA_PROTOCOL) else 0)
 
 
 def decode_link(data: bytes, start: int, end: int) -> LinkEntry | None:

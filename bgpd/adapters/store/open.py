@@ -32,17 +32,18 @@ class Access(msgspec.Struct, frozen=True):
 NO_ACCESS = Access()
 
 
-def open_store(url: str, access: Access = NO_ACCESS) -> Store:
+def open_store(url: str, access: Access = NO_ACCESS, *, create: bool = True) -> Store:
     """Open ``sqlite:///absolute/path``, ``memory://`` (this process only, empty), ``etcd://HOST:PORT,…`` or ``etcds://…``
     (the same with TLS); raises ValueError with the reason for anything else.
 
-    Nothing is read yet: a store that cannot be reached raises Transient at its first use.
+    A file that does not exist is made only with *create*. Nothing is read yet: a store that cannot be reached raises
+    Transient at its first use.
     """
     scheme, rest = _scheme(url), url.partition("://")[2]
     if scheme == "sqlite":
         if not rest.startswith("/") or len(rest) < 2 or rest.endswith("/"):
             raise ValueError(f"{without_password(url)!r} names no file: write sqlite:///absolute/path")
-        return SqliteStore(Path(rest))
+        return SqliteStore(Path(rest), create=create)
     if scheme == "memory" and url == "memory://":
         return MemoryStore()
     if scheme in {"etcd", "etcds"}:

@@ -101,8 +101,10 @@ class _Window(msgspec.Struct, frozen=True):
 class SqliteStore:
     """Owns a connection to the file, opened at first use and again after a failure, and the event that wakes watchers."""
 
-    def __init__(self, path: Path, history_revisions: int = HISTORY_REVISIONS) -> None:
-        self._path = path
+    def __init__(self, path: Path, history_revisions: int = HISTORY_REVISIONS, *, create: bool = True) -> None:
+        """Without *create* a file that does not exist is Transient: whoever only reads must not make one of a mistyped path."""
+        self.path = path
+        self._create = create
         self._keep = history_revisions
         self._connection: sqlite3.Connection | None = None
         self._inode: tuple[int, int] = (0, 0)
@@ -217,10 +219,10 @@ class SqliteStore:
                 if code not in _BUSY:
                     self._disconnect()
                     kind = Broken if code in _BROKEN else Transient
-                    raise kind(f"{self._path}: {error}") from error
+                    raise kind(f"{self.path}: {error}") from error
                 if time.monotonic() > give_up:
                     raise Transient(
-                        f"{self._path}: another process has been writing for {BUSY_CEILING_S:g} s"
+                        f"{self.path}: another process has been writing for {BUSY_CEILING_S:g} s"
                     ) from error
             await asyncio.sleep(BUSY_PAUSE_S)
 
@@ -229,17 +231,19 @@ class SqliteStore:
             raise Transient("the store is closed")
         if self._connection is not None:
             return self._connection
+        if not self._create and not self.path.exists():
+            raise Transient(f"{self.path} does not exist; it is made when something is put into it")
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise Transient(f"{self._path.parent}: {error.strerror}") from error
-        db = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_MS / 1000, isolation_level=None)
+            raise Transient(f"{self.path.parent}: {error.strerror}") from error
+        db = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_MS / 1000, isolation_level=None)
         try:
-            _prepare(db, self._path)
-            stat = self._path.stat()
+            _prepare(db, self.path)
+            stat = self.path.stat()
         except OSError as error:
             db.close()
-            raise Transient(f"{self._path}: {error.strerror}") from error
+            raise Transient(f"{self.path}: {error.strerror}") from error
         except (sqlite3.Error, Broken):
             db.close()
             raise
@@ -256,13 +260,13 @@ class SqliteStore:
     def _check_file(self) -> None:
         """Raise Transient if the file is no longer the one that we opened: its content would be a store of our own."""
         try:
-            stat = self._path.stat()
+            stat = self.path.stat()
             present = (stat.st_dev, stat.st_ino)
         except OSError:
             present = (0, 0)
         if self._connection is not None and present != self._inode:
             self._disconnect()
-            raise Transient(f"{self._path} was removed or replaced")
+            raise Transient(f"{self.path} was removed or replaced")
 
     def _version(self, db: sqlite3.Connection) -> tuple[int, int]:
         """Return what differs after a commit of another connection; the pragma's number holds within one connection only."""

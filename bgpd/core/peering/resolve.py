@@ -42,7 +42,8 @@ _RANK = {
 class Sessions:
     """Owns what each source offers, which sources are stale, and which addresses have changed since last asked."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, nodes_at: dict[Address, set[str]] | None = None) -> None:
+        """*nodes_at* says which nodes have an address, where that is known already: several that look at the same nodes share it."""
         self.world = world
         self.file_only = False
         """Only the node's file is looked at: the resources were not read yet."""
@@ -53,7 +54,7 @@ class Sessions:
         self._named: dict[Address, set[str]] = {}
         """BGPPeers by the address that they name."""
         self._address_of: dict[str, Address] = {}
-        self._nodes_at: dict[Address, set[str]] = {}
+        self._nodes_at: dict[Address, set[str]] = {} if nodes_at is None else nodes_at
         self._addresses_of: dict[str, tuple[Address, ...]] = {}
         self._by_link: set[str] = set()
         """BGPPeers whose local address depends on our links."""
@@ -73,8 +74,8 @@ class Sessions:
         """The node itself, the cluster's settings or the node's own changed."""
         self._stale.update(dict.fromkeys(self._offers))
         self._stale[FILE] = None
-        for name in self.world.nodes:
-            self._stale["", name] = None
+        if self.world.has_mesh:
+            self._stale.update((("", name), None) for name in self.world.nodes)
         for name in self.world.peers:
             self.peer_changed(name)
 
@@ -190,6 +191,15 @@ class Sessions:
         """Return the node that has *address*; the first by name where several claim it."""
         names = self._nodes_at.get(address, ()) if address is not None else ()
         return self.world.nodes.get(min(names)) if names else None
+
+
+def nodes_by_address(nodes: Iterable[Node]) -> dict[Address, set[str]]:
+    """Return which nodes have each address."""
+    found: dict[Address, set[str]] = {}
+    for node in nodes:
+        for address in _addresses(node):
+            found.setdefault(address, set()).add(node.name)
+    return found
 
 
 def _addresses(node: Node | None) -> tuple[Address, ...]:

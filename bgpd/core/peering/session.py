@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Container
 
 import msgspec
 
@@ -76,6 +77,20 @@ def described(world: World, peer: Peer, by: BgpPeer, other: Node | None) -> Peer
         ),
     )
     return reflector.client(world, described_one, other)
+
+
+def missing(peer: Peer, filters: Container[str]) -> list[str]:
+    """Return the filters that a peer names and that do not exist."""
+    return [name for name in peer.policy.filters if name not in filters]
+
+
+def held(peer: Peer, filters: Container[str]) -> Peer:
+    """Say why there must be no session with a peer whose filters are missing (law 7)."""
+    names = missing(peer, filters)
+    if not names:
+        return peer
+    reason = f"BGPFilter {', '.join(names)} does not exist"
+    return msgspec.structs.replace(peer, policy=msgspec.structs.replace(peer.policy, hold_reason=reason))
 
 
 def _families(peer: Peer, by: BgpPeer) -> tuple[Family, ...]:

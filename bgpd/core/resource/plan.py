@@ -1,26 +1,32 @@
 """What a change of resources changes: field by field, and what nodes would do about it as far as resources tell.
 
-Sessions are worked out as Calico does (calico.md 2.2, 2.5): a peer of a node stands before one by selector, and that
-before a global one; the mesh joins all nodes that are no route reflectors. Configuration files of nodes may name further
-peers; nothing is said about those.
+Sessions are worked out by the same code as in the daemons (core/peering). Configuration files of nodes may name further
+peers, or ask for the mesh; nothing is said about those.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
 
-from bgpd.core import selector
+from bgpd.core.peering import world as peering
+from bgpd.core.peering.resolve import Sessions, nodes_by_address
+from bgpd.core.peering.session import held
+from bgpd.core.resource import decode
 from bgpd.core.resource.bgp import BGPCONFIGURATION, BGPFILTER, BGPPEER
 from bgpd.core.resource.check import Known, Resource
 from bgpd.core.resource.merge import effective
 from bgpd.core.resource.nodes import NODE
 from bgpd.core.resource.pools import FALLBACK_ANNOTATION, IPPOOL
-from bgpd.core.resource.rules import parse_asn
+from bgpd.model.bgp import BgpFilter
+from bgpd.model.node import Node
+from bgpd.model.peer import Peer
 from bgpd.model.pool import Block
-from bgpd.model.prefix import Prefix
+from bgpd.model.prefix import Address, Prefix
 
 LINES_MAX: Final = 20
 """Lines of one sort of effect; a change of a whole cluster is told by number."""
@@ -29,12 +35,32 @@ MESH_NODES_MAX: Final = 300
 _VOLATILE: Final = frozenset({"resourceVersion", "uid", "creationTimestamp"})
 _IDENTITY: Final = frozenset({"kind", "apiVersion", "metadata.name"})
 """Not told of a new resource, whose title says it."""
-_RESETS: Final = ("peerIP", "localASNumber", "password", "sourceAddress", "ttlSecurity", "reachableBy")
-"""Fields that are part of a session's configuration beyond both AS numbers: changing one ends the session. Timers and
-the restart time are negotiated in OPEN, so they do as well."""
-_TIMERS: Final = ("keepaliveTime", "maxRestartTime")
-_ROUTES: Final = ("nextHopMode", "keepOriginalNextHop", "numAllowedLocalASNumbers")
-"""Fields that change what a session carries, not the session."""
+_RESETS: Final = {
+    "asn": "AS number of the peer",
+    "local_asn": "AS number of the node",
+    "local_address": "address of the node",
+    "port": "port of the peer",
+    "listen_port": "port of the node",
+    "hold_time_s": "hold time",
+    "graceful_restart_s": "restart time",
+    "families": "address families",
+    "passive": "which side connects",
+    "ttl_security": "ttlSecurity",
+    "password": "password",
+    "interface": "link",
+    "add_path_receive": "add-path",
+    "extended_next_hop": "extended next hop",
+}
+"""Fields of a Peer that a session is made with, in words: another value needs another session."""
+_ROUTES: Final = {
+    "filters": "filters",
+    "next_hop_mode": "nextHopMode",
+    "allowed_own_asns": "numAllowedLocalASNumbers",
+    "reflector_cluster": "cluster id",
+    "max_prefix": "max-prefix",
+    "role": "role",
+}
+"""Fields of its policy: they change what a session carries, not the session."""
 
 
 class World(msgspec.Struct, frozen=True):
@@ -93,13 +119,16 @@ def _session_lines(before: World, after: World) -> Iterator[str]:
     added, removed, reset, judged = [], [], [], []
     for pair in sorted(old.keys() | new.keys()):
         title = f"session of {pair[0]} with {pair[1]}"
-        if pair not in old:
-            added.append(f"{title}: would be added")
-        elif pair not in new:
+        was, will = old.get(pair), new.get(pair)
+        if will is None:
             removed.append(f"{title}: would be removed")
-        elif changed := _changed(old[pair].identity, new[pair].identity):
+        elif will.peer.policy.hold_reason and (was is None or was.peer.policy != will.peer.policy):
+            removed.append(f"{title}: would be held ({will.peer.policy.hold_reason})")
+        elif was is None or was.peer.policy.hold_reason:
+            added.append(f"{title}: would be {'added' if was is None else 'made'}")
+        elif changed := _changed(was.peer, will.peer, _RESETS):
             reset.append(f"{title}: would be reset ({', '.join(changed)})")
-        elif changed := _changed(old[pair].routes, new[pair].routes):
+        elif changed := _judged(was, will):
             judged.append(f"{title}: would stay, its routes judged anew ({', '.join(changed)})")
     for lines in (removed, reset, added, judged):
         yield from _bounded(lines)
@@ -113,102 +142,76 @@ def _bounded(lines: list[str]) -> Iterator[str]:
         yield f"… and {len(lines) - LINES_MAX} more that {what}"
 
 
-def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    return [name for name in new if old.get(name) != new[name]]
+def _changed(old: msgspec.Struct, new: msgspec.Struct, words: Mapping[str, str]) -> list[str]:
+    return [word for field, word in words.items() if getattr(old, field) != getattr(new, field)]
+
+
+def _judged(old: Session, new: Session) -> list[str]:
+    changed = _changed(old.peer.policy, new.peer.policy, _ROUTES)
+    if old.filters != new.filters and "filters" not in changed:
+        changed.append("filters")
+    return changed
 
 
 class Session(msgspec.Struct, frozen=True):
-    identity: dict[str, Any]
-    """What the session is made with; another value needs another session."""
-    routes: dict[str, Any]
-    """What its routes are judged by."""
+    """A session that a node would have, and the filters that it names."""
+
+    peer: Peer
+    filters: tuple[BgpFilter | None, ...]
 
 
 def sessions(world: World) -> dict[tuple[str, str], Session]:
-    """Return the sessions that resources ask for, by node and far end."""
-    nodes = world.of(NODE.kind)
+    """Return the sessions that resources ask for, by node and far end, as the daemons work them out (core/peering)."""
     found: dict[tuple[str, str], Session] = {}
-    if _mesh(world) and len(nodes) <= MESH_NODES_MAX:
-        members = [name for name, node in nodes.items() if not _bgp(node).get("routeReflectorClusterID")]
-        for name in members:
-            for other in members:
-                if other != name:
-                    found[name, f"node {other}"] = _session(world, name, {}, nodes[other])
-    peers = sorted(world.of(BGPPEER.kind).values(), key=_precedence)
-    for peer in peers:
-        spec = _spec(peer)
-        for name in _selected(spec.get("node"), spec.get("nodeSelector"), nodes):
-            for end, far in _far_ends(spec, name, nodes):
-                found[name, end] = _session(world, name, spec, far)
+    read = _peering(world)
+    if len(read.nodes) > MESH_NODES_MAX:
+        read.mesh = False  # told as a whole
+    filters = {name: decode.bgp_filter(name, one) for name, one in world.of(BGPFILTER.kind).items()}
+    at = nodes_by_address(read.nodes.values())
+    for name, node in read.nodes.items():
+        read.me = node
+        each = Sessions(read, at)
+        each.everything_changed()
+        each.settle(sys.maxsize)
+        for address in each.touched():
+            won = each.winner(address)
+            if won is not None:
+                peer = held(won[0], filters)
+                found[name, _end(read, at, peer)] = Session(
+                    peer, tuple(filters.get(one) for one in peer.policy.filters)
+                )
     return found
 
 
-def _precedence(peer: Resource) -> int:
-    spec = _spec(peer)
-    return 2 if spec.get("node") else 1 if spec.get("nodeSelector") else 0
-
-
-def _selected(node: str | None, text: str | None, nodes: Mapping[str, Resource]) -> list[str]:
-    if node:
-        return [node]
-    return [name for name, resource in nodes.items() if _selects(text or "", resource)]
-
-
-def _selects(text: str, resource: Resource) -> bool:
-    try:
-        chosen = selector.parse(text)
-    except selector.SelectorError:
-        return False
-    return selector.matches(chosen, _metadata(resource).get("labels") or {})
-
-
-def _far_ends(spec: Mapping[str, Any], name: str, nodes: Mapping[str, Resource]) -> list[tuple[str, Resource]]:
-    if spec.get("peerIP"):
-        return [(spec["peerIP"], {})]
-    if spec.get("peerSelector"):
-        others = _selected(None, spec["peerSelector"], nodes)
-        return [(f"node {other}", nodes[other]) for other in others if other != name]
-    return [("its local workloads", {})]
-
-
-def _session(world: World, name: str, spec: Mapping[str, Any], other: Resource) -> Session:
-    own = world.known.get((NODE.kind, name), {})
-    filters = spec.get("filters") or []
-    return Session(
-        identity={
-            "AS number of the peer": _asn(world, spec.get("asNumber"), other),
-            "AS number of the node": _asn(world, spec.get("localASNumber"), own),
-            "address of the node": [_bgp(own).get("ipv4Address"), _bgp(own).get("ipv6Address")],
-            "address of the peer": [_bgp(other).get("ipv4Address"), _bgp(other).get("ipv6Address")],
-            **{field: spec.get(field) or None for field in (*_RESETS, *_TIMERS)},
-        },
-        routes={
-            **{field: spec.get(field) or None for field in _ROUTES},
-            "filters": [[one, world.known.get((BGPFILTER.kind, one), {}).get("spec")] for one in filters],
+def _peering(world: World) -> peering.World:
+    """Read what sessions are worked out from; a Node that cannot be read has no sessions."""
+    nodes: dict[str, Node] = {}
+    for name, resource in world.of(NODE.kind).items():
+        with suppress(ValueError):
+            nodes[name] = decode.node(name, resource)
+    return peering.World(
+        nodes=nodes,
+        peers={name: decode.bgp_peer(name, one) for name, one in world.of(BGPPEER.kind).items()},
+        configurations={
+            name: decode.bgp_configuration(name, one) for name, one in world.of(BGPCONFIGURATION.kind).items()
         },
     )
 
 
-def _asn(world: World, number: Any, node: Resource) -> int | None:
-    configuration = world.known.get((BGPCONFIGURATION.kind, "default"), {})
-    for one in (number, _bgp(node).get("asNumber"), effective(BGPCONFIGURATION, _spec(configuration)).get("asNumber")):
-        if one:
-            try:
-                return parse_asn(one)
-            except ValueError:
-                return None
-    return None
-
-
-def _mesh(world: World) -> bool:
-    configuration = world.known.get((BGPCONFIGURATION.kind, "default"), {})
-    return bool(effective(BGPCONFIGURATION, _spec(configuration)).get("nodeToNodeMeshEnabled"))
+def _end(world: peering.World, at: Mapping[Address, set[str]], peer: Peer) -> str:
+    """Name the far end: a node, or an address."""
+    names = at.get(peer.address)
+    if not names:
+        return str(peer.address)
+    node = world.nodes[min(names)]
+    return f"node {node.name}" if node.ipv4_address in (None, peer.address) else f"node {node.name} over IPv6"
 
 
 def _large_mesh(before: World, after: World) -> Iterator[str]:
     count = len(after.of(NODE.kind))
-    if count > MESH_NODES_MAX and _mesh(before) is not _mesh(after):
-        yield f"the mesh of {count} nodes would be turned {'on' if _mesh(after) else 'off'}"
+    was, will = _peering(before).has_mesh, _peering(after).has_mesh
+    if count > MESH_NODES_MAX and was is not will:
+        yield f"the mesh of {count} nodes would be turned {'on' if will else 'off'}"
 
 
 # ------------------------------------------------------------------ pools
@@ -296,11 +299,6 @@ def _spec(resource: Resource) -> dict[str, Any]:
 def _metadata(resource: Resource) -> dict[str, Any]:
     metadata = resource.get("metadata")
     return metadata if isinstance(metadata, dict) else {}
-
-
-def _bgp(node: Resource) -> dict[str, Any]:
-    bgp = _spec(node).get("bgp")
-    return bgp if isinstance(bgp, dict) else {}
 
 
 def _cidr(pool: Resource) -> Prefix | None:

@@ -7,6 +7,7 @@ a sweep, cost the routes concerned only.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
@@ -43,6 +44,7 @@ class AdjIn:
     def __init__(self) -> None:
         self._paths: dict[Prefix, dict[PathKey, Path]] = {}
         self._of_peer: dict[Address, dict[tuple[Prefix, int], None]] = {}
+        self._counts: Counter[tuple[Address, Family]] = Counter()
         self._generation: dict[tuple[Address, Family], int] = {}
         self._latest = 0
         self._stale: dict[Address, _Stale] = {}
@@ -111,6 +113,15 @@ class AdjIn:
     def is_stale(self, prefix: Prefix, path: Path) -> bool:
         return path.generation != self._generation.get((path.peer, prefix.family), 0)
 
+    def stale(self, peer: Address) -> Counter[Family]:
+        """Count the stale entries of *peer* by family. O(1) where none is, else O(its entries)."""
+        if peer not in self._stale:
+            return Counter()
+        entries = self._of_peer.get(peer, {})
+        return Counter(
+            prefix.family for prefix, path_id in entries if self.is_stale(prefix, self._paths[prefix][peer, path_id])
+        )
+
     def due(self, now: float) -> list[Address]:
         """Return the peers whose stale routes' time is over."""
         return [peer for peer, stale in self._stale.items() if stale.until <= now]
@@ -150,6 +161,8 @@ class AdjIn:
                 continue
             paths[key] = fresh
             mine[prefix, path_id] = None
+            if old is None:
+                self._counts[peer, prefix.family] += 1
             changed.append(prefix)
         return changed
 
@@ -159,6 +172,7 @@ class AdjIn:
         gone = []
         for prefix in prefixes:
             if mine.pop((prefix, path_id), False) is None:
+                self._counts[peer, prefix.family] -= 1
                 self._remove(prefix, (peer, path_id))
                 gone.append(prefix)
         return gone
@@ -180,8 +194,9 @@ class AdjIn:
         """(prefix, path id) of each entry of *peer*."""
         return self._of_peer.get(peer, {}).keys()
 
-    def count(self, peer: Address) -> int:
-        return len(self._of_peer.get(peer, {}))
+    def count(self, peer: Address, family: Family | None = None) -> int:
+        """Return the number of entries of *peer*, of one *family* or of all. O(1)."""
+        return len(self._of_peer.get(peer, {})) if family is None else self._counts[peer, family]
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -190,6 +205,7 @@ class AdjIn:
         mine = self._of_peer.get(peer, {})
         for prefix, path_id in entries:
             del mine[prefix, path_id]
+            self._counts[peer, prefix.family] -= 1
             self._remove(prefix, (peer, path_id))
         return [prefix for prefix, _ in entries]
 

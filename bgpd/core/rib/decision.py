@@ -4,13 +4,15 @@ A loser keeps the step at which it lost, so that ``explain`` needs no second com
 
 Theory of operation: every step but the MED is a number of the path alone, so the steps before it, those after it and the tie-breaks are
 three tuples, compared in C; where a tuple first differs from the best one is the step at which its path lost. The tuples that attributes
-give are kept with the Candidate, which the caller makes once for all prefixes that share a path.
+give are kept with the Candidate, which the caller makes once for all prefixes that share a path. Paths that tie in all of it (``rank``)
+are the common case, and go to the tie-break at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
+from operator import attrgetter
 
 import msgspec
 
@@ -52,6 +54,8 @@ class Candidate(msgspec.Struct, frozen=True):
     router_id: Address
     """ORIGINATOR_ID if there is one (RFC 4456 section 9), else the peer's router id."""
     resolved: Resolved
+    rank: tuple[int, ...]
+    """All that follows but the neighbor AS and the tie-breaks: who equals another in it loses no step to it."""
     before: tuple[int, ...]
     """The steps before MED."""
     med: tuple[int, int]
@@ -71,19 +75,19 @@ def candidate(
     attributes = path.attributes
     identifier = router_id if external else attributes.originator_id or router_id
     stale = is_long_lived_stale(attributes.communities)
+    preference = local_preference(attributes, external and local_pref is None)
+    before = (stale, -preference, attributes.path_length, int(attributes.origin))
+    med = attributes.med or 0
+    after = (not external, resolved.metric)
     return Candidate(
         path=path,
         external=external,
         router_id=identifier,
         resolved=resolved,
-        before=(
-            stale,
-            -local_preference(attributes, external and local_pref is None),
-            attributes.path_length,
-            int(attributes.origin),
-        ),
-        med=(attributes.neighbor_asn or asn, attributes.med or 0),
-        after=(not external, resolved.metric),
+        rank=(*before, med, *after),
+        before=before,
+        med=(attributes.neighbor_asn or asn, med),
+        after=after,
         tie=(identifier, len(attributes.cluster_list), path.peer, path.path_id),
     )
 
@@ -134,43 +138,65 @@ def select(candidates: Sequence[Candidate], rules: Rules) -> Selection:
     if not candidates:
         return NOTHING
     lost: list[tuple[Candidate, Step]] = []
-    least = min(one.before for one in candidates)
-    left = [one for one in candidates if one.before == least]
-    if len(left) < len(candidates):
-        lost = [(one, _step(_BEFORE, least, one.before)) for one in candidates if one.before != least]
-    left = _compare_med(left, lost, rules.always_compare_med)
-    least = min(one.after for one in left)
-    if any(one.after != least for one in left):
-        lost += [(one, _step(_AFTER, least, one.after)) for one in left if one.after != least]
-        left = [one for one in left if one.after == least]
+    left = list(candidates)
+    rank = left[0].rank
+    for one in left:
+        if one.rank != rank:
+            left = _eliminate(left, lost, rules.always_compare_med)
+            break
     return _share(left, lost, rules)
+
+
+def _eliminate(left: list[Candidate], lost: list[tuple[Candidate, Step]], across: bool) -> list[Candidate]:
+    """Remove from consideration what loses at a step before the tie-breaks."""
+    left = _keep_least(left, lost, _BEFORE, _before_of)
+    if len(left) > 1:
+        left = _compare_med(left, lost, across)
+    return _keep_least(left, lost, _AFTER, _after_of)
+
+
+def _keep_least(
+    left: list[Candidate],
+    lost: list[tuple[Candidate, Step]],
+    steps: tuple[Step, ...],
+    rank: Callable[[Candidate], tuple[int, ...]],
+) -> list[Candidate]:
+    if len(left) == 1:
+        return left
+    ranks = list(map(rank, left))
+    least = min(ranks)
+    kept = []
+    for one, value in zip(left, ranks, strict=True):
+        if value == least:
+            kept.append(one)
+        else:
+            lost.append((one, _step(steps, least, value)))
+    return kept
 
 
 def _share(equals: list[Candidate], lost: list[tuple[Candidate, Step]], rules: Rules) -> Selection:
     """Break the tie for the best, and let it share with its equals."""
-    equals.sort(key=_tie_of)
-    best = equals[0]
-    chosen = [best]
-    path = best.path.attributes.as_path
-    for other in equals[1:]:
-        if not rules.relax and other.path.attributes.as_path != path:
-            lost.append((other, Step.RELAX))
-        elif len(chosen) < rules.limit:
-            chosen.append(other)
-        else:
-            lost.append((other, Step.LIMIT if rules.limit > 1 else _step(_TIE, best.tie, other.tie)))
-    return Selection(tuple(chosen), tuple(lost))
+    if len(equals) > 1:
+        equals.sort(key=_tie_of)
+        if not rules.relax:
+            path = equals[0].path.attributes.as_path
+            lost += [(one, Step.RELAX) for one in equals if one.path.attributes.as_path != path]
+            equals = [one for one in equals if one.path.attributes.as_path == path]
+        limit = rules.limit
+        if len(equals) > limit:
+            best = equals[0].tie
+            lost += [(one, Step.LIMIT if limit > 1 else _step(_TIE, best, one.tie)) for one in equals[limit:]]
+            del equals[limit:]
+    return Selection(tuple(equals), tuple(lost))
 
 
-def _tie_of(one: Candidate) -> tuple[int, ...]:
-    return one.tie
+_before_of = attrgetter("before")
+_after_of = attrgetter("after")
+_tie_of = attrgetter("tie")
 
 
 def _compare_med(left: list[Candidate], lost: list[tuple[Candidate, Step]], across: bool) -> list[Candidate]:
     """Drop, within each neighbor AS, what has a MED above the least (step c); a missing MED is 0, the lowest."""
-    first = left[0].med
-    if all(one.med == first for one in left):
-        return left
     least: dict[int, int] = {}
     for one in left:
         asn, med = one.med
@@ -186,5 +212,8 @@ def _compare_med(left: list[Candidate], lost: list[tuple[Candidate, Step]], acro
 
 
 def _step(steps: tuple[Step, ...], best: tuple[int, ...], other: tuple[int, ...]) -> Step:
-    """Return where *other* first differs from *best*."""
-    return next(step for step, left, right in zip(steps, best, other, strict=True) if left != right)
+    """Return where *other* first differs from *best*, as it does."""
+    at = 0
+    while best[at] == other[at]:
+        at += 1
+    return steps[at]

@@ -25,7 +25,7 @@ DEPTH = 8
 Hops = tuple[tuple[str, Address | None], ...]
 
 
-class Resolved(msgspec.Struct, frozen=True):
+class Resolved(msgspec.Struct, frozen=True, cache_hash=True):
     """Where a next hop is: the legs towards it (none: unusable, and *reason* says why) and their metric."""
 
     legs: tuple[Leg, ...]

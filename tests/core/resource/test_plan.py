@@ -22,7 +22,8 @@ def world(*values: Resource, blocks: tuple[Block, ...] = ()) -> World:
 
 
 def node(name: str, **labels: str) -> Resource:
-    address = f"192.0.2.{ord(name[-1]) - 96}/24"
+    number = int("0" + "".join(filter(str.isdigit, name)))
+    address = f"10.1.{number >> 8}.{number & 255}/16" if number else f"192.0.2.{ord(name[-1]) - 96}/24"
     return resource("Node", {"bgp": {"ipv4Address": address}}, name, labels=labels)
 
 
@@ -92,10 +93,12 @@ def test_label_moves_a_session() -> None:
     ("change", "reason"),
     [
         ({"asNumber": 65002}, "AS number of the peer"),
-        ({"localASNumber": 7}, "AS number of the node, localASNumber"),
+        ({"localASNumber": 7}, "AS number of the node"),
         ({"password": {"secretKeyRef": {"name": "a", "key": "b"}}}, "password"),
         ({"ttlSecurity": 1}, "ttlSecurity"),
-        ({"keepaliveTime": "1s"}, "keepaliveTime"),
+        ({"keepaliveTime": "1s"}, "hold time"),
+        ({"maxRestartTime": "30s"}, "restart time"),
+        ({"peerIP": "198.51.100.1:1790"}, "port of the peer"),
     ],
 )
 def test_session_is_reset_by_what_it_is_made_with(change: dict[str, Any], reason: str) -> None:
@@ -142,31 +145,65 @@ def test_cluster_as_number_resets_sessions_that_rest_on_it() -> None:
 
 
 def test_mesh_is_told_pair_by_pair() -> None:
-    """Without a configuration the mesh is on (Calico's default); a route reflector is no member."""
-    reflector = resource("Node", {"bgp": {"routeReflectorClusterID": "1.1.1.1"}}, "r")
+    """A configuration that does not forbid it brings the mesh, none does not; a route reflector is no member."""
+    reflector = resource("Node", {"bgp": {"ipv4Address": "192.0.2.9/24", "routeReflectorClusterID": "1.1.1.1"}}, "r")
     nodes = [node("a"), node("b"), reflector]
 
-    assert effects(world(*nodes, NO_MESH), world(*nodes)) == [
+    assert effects(world(*nodes, NO_MESH), world(*nodes)) == []
+    assert effects(world(*nodes, NO_MESH), world(*nodes, resource("BGPConfiguration", {}))) == [
         "session of a with node b: would be added",
         "session of b with node a: would be added",
     ]
 
 
-def test_peer_of_a_node_stands_before_a_global_one() -> None:
-    """Of two peers with the same far end, the one that names the node counts."""
+def test_global_peer_stands_before_one_of_a_node() -> None:
+    """Of two peers with the same far end the global one counts, as in Calico: the plan says what that changes."""
     everywhere = peer("z", peerIP="198.51.100.1", asNumber=65001)
     own = peer("a", node="a", peerIP="198.51.100.1", asNumber=65002)
 
-    assert effects(world(NO_MESH, node("a"), own), world(NO_MESH, node("a"), own, everywhere)) == []
+    assert effects(world(NO_MESH, node("a"), everywhere), world(NO_MESH, node("a"), own, everywhere)) == []
+    assert effects(world(NO_MESH, node("a"), own), world(NO_MESH, node("a"), own, everywhere)) == [
+        "session of a with 198.51.100.1: would be reset (AS number of the peer)"
+    ]
+
+
+def test_missing_filter_holds_the_session() -> None:
+    """A peer whose filter is not there would have no session, and the plan says which filter."""
+    plain, named = (peer("p", peerIP="198.51.100.1", asNumber=65001, **more) for more in ({}, {"filters": ["f"]}))
+    there = resource("BGPFilter", {}, "f")
+
+    assert effects(world(NO_MESH, node("a"), plain), world(NO_MESH, node("a"), named)) == [
+        "session of a with 198.51.100.1: would be held (BGPFilter f does not exist)"
+    ]
+    assert effects(world(NO_MESH, node("a"), named), world(NO_MESH, node("a"), named, there)) == [
+        "session of a with 198.51.100.1: would be made"
+    ]
+
+
+def test_what_needs_no_reset_is_planned_so() -> None:
+    """Next hop mode, limits and roles leave the session; a description touches nothing."""
+    spec = {"peerIP": "198.51.100.1", "asNumber": 65001}
+    before = world(NO_MESH, node("a"), peer("p", **spec))
+
+    changed = peer("p", **spec, nextHopMode="Self") | {}
+    changed["metadata"] = {"name": "p", "annotations": {"bgpd.io/max-prefix": "10", "bgpd.io/role": "peer"}}
+    assert effects(before, world(NO_MESH, node("a"), changed)) == [
+        "session of a with 198.51.100.1: would stay, its routes judged anew (nextHopMode, max-prefix, role)"
+    ]
+    described = peer("p", **spec)
+    described["metadata"] = {"name": "p", "annotations": {"description": "the left router"}}
+    assert effects(before, world(NO_MESH, node("a"), described)) == []
 
 
 def test_peer_selector_joins_nodes() -> None:
-    """A peer selector is a session with each node that it selects, but not with itself."""
+    """A peer selector is a session with each node that it selects, but not with itself; the other end has it by itself."""
     nodes = [NO_MESH, node("a", rr="1"), node("b")]
+    by_hand = peer("p", peerSelector="has(rr)", reversePeering="Manual")
 
-    found = effects(world(*nodes), world(*nodes, peer("p", peerSelector="has(rr)")))
-
-    assert found == ["session of b with node a: would be added"]
+    assert effects(world(*nodes), world(*nodes, by_hand)) == ["session of b with node a: would be added"]
+    assert effects(world(*nodes, by_hand), world(*nodes, peer("p", peerSelector="has(rr)"))) == [
+        "session of a with node b: would be added"
+    ]
 
 
 def test_many_sessions_are_counted() -> None:
@@ -231,4 +268,6 @@ def test_large_mesh_is_told_as_a_whole() -> None:
     """Beyond the bound of pairs, the mesh is told by the number of its nodes."""
     nodes = [node(f"n{index:03}a") for index in range(plan.MESH_NODES_MAX + 1)]
 
-    assert effects(world(*nodes, NO_MESH), world(*nodes)) == ["the mesh of 301 nodes would be turned on"]
+    found = effects(world(*nodes, NO_MESH), world(*nodes, resource("BGPConfiguration", {})))
+
+    assert found == ["the mesh of 301 nodes would be turned on"]
