@@ -6,6 +6,8 @@ reflector, and those with a BGPFilter that lets learned routes out; a node that 
 
 from __future__ import annotations
 
+from itertools import islice
+
 from bgpd.core.rib.filter import Rejected
 from bgpd.core.rib.policy import Exportable, Ground, Source, export
 from bgpd.core.state import State
@@ -35,8 +37,7 @@ class Exporter:
         if not stale.pairs:
             return budget
         ground = self._ground()
-        while budget > 0 and stale.pairs:
-            address, prefix = next(iter(stale.pairs))
+        for address, prefix in list(islice(stale.pairs, max(0, budget))):
             del stale.pairs[address, prefix]
             self._pair(address, prefix, ground)
             budget -= 1

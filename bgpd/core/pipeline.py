@@ -21,6 +21,7 @@ from bgpd.core.peers import Peers
 from bgpd.core.state import KERNEL_TARGET, State, Tables
 from bgpd.model.event import Converged, Event, Tick
 from bgpd.model.notice import Notice
+from bgpd.model.prefix import Address
 
 
 class Phase(StrEnum):
@@ -110,7 +111,10 @@ class Pipeline:
 
     @property
     def announcements_known(self) -> bool:
-        """Law 3 for announcements: whether what is not desired may be withdrawn; reflected routes take until all is decided."""
+        """Law 3 for announcements: whether what is not desired may be withdrawn, and End-of-RIB sent (RFC 4724 section 4.1).
+
+        Reflected routes take until all is decided.
+        """
         facts = self.state.facts
         checked = all(not one.check or one.check in facts.health for one in facts.announce)
         return self.store_known and checked and (self.may_remove or not self.state.transit)
@@ -125,9 +129,20 @@ class Pipeline:
             return tuple(
                 peer.name
                 for address, peer in facts.peers.items()
-                if not peer.policy.hold_reason and not set(peer.families) <= facts.sessions[address].learned_once
+                if not peer.policy.hold_reason
+                and not set(peer.families) <= facts.sessions[address].learned_once
+                and not self._waits_for_us(address)
             )
         return ()
+
+    def _waits_for_us(self, address: Address) -> bool:
+        """Whether a peer that restarts itself may wait for our End-of-RIB, which waits for all peers where we reflect.
+
+        RFC 4724 section 4.1 leaves such peers out, since each would wait for the other.
+        """
+        opened = self.state.facts.sessions[address].open
+        restart = opened.graceful_restart if opened is not None else None
+        return bool(self.state.transit) and restart is not None and restart.restarting
 
     def take_notices(self) -> list[Notice]:
         """Return the notices since the last call."""

@@ -29,9 +29,10 @@ async def run(
 ) -> None:
     """Handle events until cancelled.
 
-    *advanced* is called when the phase has changed, so that gates are looked at; *settled* is told how many seconds each batch took.
+    *advanced* is called when the phase has changed or all announcements are known, so that gates are looked at; *settled* is told
+    how many seconds each batch took.
     """
-    phase = pipeline.phase
+    gates = pipeline.phase, pipeline.announcements_known
     while True:
         deadline = pipeline.deadline()
         timeout_s = LONGEST_SLEEP_S if deadline is None else max(0.0, deadline - clock.monotonic())
@@ -48,6 +49,6 @@ async def run(
         recorder.flush()
         for item in pipeline.take_notices():
             notice(item)
-        if pipeline.phase is not phase:
-            phase = pipeline.phase
+        if gates != (pipeline.phase, pipeline.announcements_known):
+            gates = pipeline.phase, pipeline.announcements_known
             advanced()

@@ -268,7 +268,8 @@ class Daemon:
         self._tunnels.heard(event)
 
     async def _announced(self) -> None:
-        if self._pipeline.store_known:
+        """Send End-of-RIB once all that we announce is known, not before: a peer that gets it drops what else it kept of us (RFC 4724)."""
+        if self._pipeline.announcements_known:
             await self._speaker.adj_rib_out.converged()
 
     def _exporter(self) -> MetricsServer | None:
