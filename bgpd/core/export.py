@@ -29,8 +29,7 @@ class Exporter:
         for address in stale.exporters:
             self._peer(address)
         stale.exporters = {}
-        while budget > 0 and stale.exports:
-            prefix = next(iter(stale.exports))
+        for prefix in list(islice(stale.exports, max(0, budget))):
             del stale.exports[prefix]
             stale.pairs.update(((address, prefix), None) for address in self._concerned(prefix))
             budget -= 1
