@@ -63,6 +63,8 @@ class Decider:
         own = False
         for beyond, length, network in self._own:
             own = own or (prefix >> beyond == network and prefix & 255 >= length)
+        if (borrower := state.facts.borrower.get(prefix)) is not None:
+            own = borrower == state.facts.me.name
         for path in state.adj_in.paths(prefix).values():
             self._use(path.attributes.next_hop, prefix)
             found = "it is inside a block of ours" if own else self._judged.get(path) or self._judge(path)
@@ -93,13 +95,14 @@ class Decider:
     def _selected(self, prefix: Prefix) -> None:
         """Pass a changed selection on to whom it concerns: the owner of that block, of the blocks below it, or the prefix itself."""
         facts, stale = self._state.facts, self._state.stale
-        owner = facts.owner.get(prefix)
-        if owner is not None:
-            stale.nodes[owner] = None
+        holder = facts.holder(prefix)
+        if holder is not None:
+            stale.nodes[holder] = None
         else:
             stale.learned[prefix] = None
-        for block in facts.covered.get(prefix, ()):
-            stale.nodes[facts.owner[block]] = None
+        for below in facts.covered.get(prefix, ()):
+            if (name := facts.holder(below)) is not None:
+                stale.nodes[name] = None
         if self._state.transit:
             stale.exports[prefix] = None
 

@@ -120,6 +120,11 @@ class Explainer:
             if block is None:
                 continue
             owner = facts.owner.get(cidr)
+            address = Prefix.of(asked.network, asked.family.bits)
+            borrower = facts.borrower.get(address) if asked == address else None
+            if borrower is not None:
+                owned = f"block {cidr} of {owner or 'nobody'}"
+                return Step("ipam", f"address {asked.network} borrowed by {borrower}", (name, owned))
             if owner is not None:
                 return Step(
                     "ipam", f"block {cidr} of {owner}", (name, f"{block.in_use} of {cidr.size} addresses in use")

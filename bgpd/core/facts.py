@@ -86,7 +86,11 @@ class Facts:
     """Owned blocks by owner; kept by :meth:`reown`."""
     owner: dict[Prefix, str] = field(default_factory=dict)
     covered: dict[Prefix, set[Prefix]] = field(default_factory=dict)
-    """Each shorter prefix of an owned block -> the owned blocks under it, so that an aggregate finds them without a search."""
+    """Each shorter prefix of an owned block or borrowed address -> those under it, so that an aggregate finds them without a search."""
+    borrower: dict[Prefix, str] = field(default_factory=dict)
+    """Addresses (as /32, /128) held by another node than their block's: that node; kept by :meth:`borrow`."""
+    borrowed_of: dict[str, set[Prefix]] = field(default_factory=dict)
+    """The same by node."""
     store: StoreState = field(default_factory=StoreState)
     kernel_synced: bool = False
     speaker_up: bool = False
@@ -117,12 +121,13 @@ class Facts:
         """Recompute who owns *cidr*; returns the nodes concerned (the former owner, the new one).
 
         Owned means: the block names the node and the node's affinity is confirmed. A pending one counts as absent (calico.md 2.5).
+        A block of one address that is borrowed is its borrower's, as that address.
         """
         block = self.blocks.get(cidr)
         new = block.node if block is not None else None
         if new is not None:
             affinity = self.affinities.get((cidr, new))
-            if affinity is None or affinity.state is not AffinityState.CONFIRMED:
+            if affinity is None or affinity.state is not AffinityState.CONFIRMED or cidr in self.borrower:
                 new = None
         old = self.owner.get(cidr)
         if old == new:
@@ -138,10 +143,29 @@ class Facts:
         self._index(cidr, new is not None)
         return {name for name in (old, new) if name is not None}
 
-    def my_labels(self) -> dict[str, str]:
-        """Return our own Node's labels, as stored; none before it is there."""
-        stored = self.nodes.get(self.me.name)
-        return dict(stored.labels) if stored is not None else {}
+    def borrow(self, before: Block | None, after: Block | None) -> dict[Prefix, None]:
+        """Take note of who borrows of a block; returns the addresses whose borrower changed. Call it before :meth:`reown`."""
+        old = _borrowers(before)
+        new = _borrowers(after)
+        changed = {prefix: None for prefix in {**old, **new} if old.get(prefix) != new.get(prefix)}
+        for prefix in changed:
+            if (was := self.borrower.pop(prefix, None)) is not None:
+                self.borrowed_of[was].discard(prefix)
+                if not self.borrowed_of[was]:
+                    del self.borrowed_of[was]
+            if (now := new.get(prefix)) is not None:
+                self.borrower[prefix] = now
+                self.borrowed_of.setdefault(now, set()).add(prefix)
+            self._index(prefix, now is not None)
+        return changed
+
+    def holder(self, prefix: Prefix) -> str | None:
+        """Return the node that a block or a borrowed address is routed to."""
+        return self.owner.get(prefix) or self.borrower.get(prefix)
+
+    def holders(self) -> dict[str, None]:
+        """Return the nodes that something is routed to."""
+        return dict.fromkeys((*self.blocks_of, *self.borrowed_of))
 
     def pool_of(self, prefix: Prefix) -> Pool | None:
         """Return the pool that covers *prefix*. O(pools), of which a cluster has a handful."""
@@ -156,3 +180,9 @@ class Facts:
                 self.covered[parent].discard(cidr)
                 if not self.covered[parent]:
                     del self.covered[parent]
+
+
+def _borrowers(block: Block | None) -> dict[Prefix, str]:
+    if block is None:
+        return {}
+    return {Prefix.of(address, address.family.bits): node for address, node in block.borrowed}

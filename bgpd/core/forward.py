@@ -14,7 +14,7 @@ from itertools import islice
 import msgspec
 
 from bgpd.core.fib import Fib
-from bgpd.core.ipam.qualify import draws_from
+from bgpd.core.ipam.qualify import draws_from, selects
 from bgpd.core.overlay import vxlan
 from bgpd.core.overlay.choose import Choice, How, Situation, choose
 from bgpd.core.overlay.restore import Restore
@@ -24,8 +24,8 @@ from bgpd.core.rib.policy import Exportable, Source
 from bgpd.core.state import State
 from bgpd.model.forwarding import VXLAN_DEVICE, DeviceKey, GroupKey, KernelKey, KernelValue, Leg, RouteKind
 from bgpd.model.node import Node
-from bgpd.model.pool import BlockClaim, Fallback, Mode, Pool
-from bgpd.model.prefix import Address, Prefix
+from bgpd.model.pool import BlockClaim, BlockRelease, Fallback, Mode, Pool
+from bgpd.model.prefix import Address, Family, Prefix
 
 TEXTS = 256
 """Texts of changes kept to be written again: more than a node has ways in use."""
@@ -93,7 +93,7 @@ class Forwarder:
         """Mark the nodes stale whose quiet time is over."""
         for block, restore in self._restores.items():
             due = restore.deadline() if restore.lost else None
-            owner = self._state.facts.owner.get(block)
+            owner = self._state.facts.holder(block)
             if due is not None and due <= now and owner is not None:
                 self._state.stale.nodes[owner] = None
 
@@ -111,7 +111,15 @@ class Forwarder:
                 self.fib.drop(block, RouteKind.BLACKHOLE)
             self._reach(block, facts.me.name, Choice(How.OWN, (), "a block of this node"))
             self._restores.pop(block, None)
-        self._leave(remote, mine)
+        borrowed = facts.borrowed_of.get(facts.me.name, set())
+        for address in borrowed:
+            # Its workload's own route leads to it; a blackhole here would be on the way of a route that comes a moment later.
+            self.fib.remove(address)
+            self._reach(
+                address, facts.me.name, Choice(How.OWN, (), "an address of another block, borrowed by this node")
+            )
+            self._restores.pop(address, None)
+        self._leave(remote, mine | borrowed)
 
     def claim(self) -> None:
         """Want a block of each pool that nodes draw from by themselves, while we have none of it."""
@@ -119,7 +127,7 @@ class Forwarder:
         if not facts.store.synced_once:
             return
         mine = facts.blocks_of.get(facts.me.name, set())
-        labels = facts.my_labels()
+        labels = dict(facts.own_node().labels)
         wanted = {
             pool.name: BlockClaim(pool=pool, node=facts.me.name)
             for pool in facts.pools.values()
@@ -130,6 +138,25 @@ class Forwarder:
                 table.discard(name)
         for name, claim in wanted.items():
             table.set(name, claim)
+        self._give_back(mine, labels)
+
+    def _give_back(self, mine: set[Prefix], labels: dict[str, str]) -> None:
+        """Want the empty blocks gone whose pool does not select this node any more, or is gone itself; others may use them.
+
+        Nothing is concluded before our own Node is known, whose labels the selectors look at.
+        """
+        facts, table = self._state.facts, self._state.tables.releases
+        wanted: set[Prefix] = set()
+        if facts.me.name in facts.nodes:
+            for cidr in mine:
+                pool = facts.pool_of(cidr)
+                if not facts.blocks[cidr].in_use and (pool is None or not selects(pool, labels)):
+                    wanted.add(cidr)
+        for cidr, _ in list(table.items()):
+            if cidr not in wanted:
+                table.discard(cidr)
+        for cidr in sorted(wanted):
+            table.set(cidr, BlockRelease(cidr=cidr, node=facts.me.name))
 
     # -------------------------------------------------------------- remote nodes
 
@@ -154,7 +181,8 @@ class Forwarder:
         node = facts.nodes.get(name)
         remote = self._remotes.setdefault(name, _Remote())
         self._hold_tunnel(node, remote)
-        blocks = sorted(facts.blocks_of.get(name, ()))
+        # Blocks first: one of them names the group, and borrowed addresses that come and go join it.
+        blocks = [*sorted(facts.blocks_of.get(name, ())), *sorted(facts.borrowed_of.get(name, ()))]
         leader: dict[tuple[tuple[Leg, ...], tuple[int, ...]], Prefix] = {}
         for block in blocks:
             choice = self._choose(block, node)
@@ -173,9 +201,8 @@ class Forwarder:
 
     def _leave(self, remote: _Remote, now_routed: set[Prefix]) -> None:
         """Give up blocks that the node no longer owns; a new owner, or BGP alone, takes them over when its turn comes."""
-        owner = self._state.facts.owner
         for block in remote.routed - now_routed:
-            if block not in owner:
+            if self._state.facts.holder(block) is None:
                 self._restores.pop(block, None)
                 self._state.stale.learned[block] = None
         remote.routed = now_routed
@@ -197,8 +224,10 @@ class Forwarder:
         state = self._state
         pool = state.facts.pool_of(block)
         native, native_reason = self._native(block)
-        same_subnet, direct = self._direct(node)
-        tunnel, tunnel_reason = self._tunnel(node)
+        same_subnet, direct = self._direct(node, block.family)
+        tunnel, tunnel_reason = (
+            self._tunnel(node) if block.family is Family.IPV4 else ((), "this node has no IPv6 tunnel")
+        )
         restore = self._restores.setdefault(block, Restore())
         restored = restore.observe(bool(native or direct), state.now, state.facts.options) if state.decided else True
         return choose(
@@ -228,18 +257,27 @@ class Forwarder:
         return (), "no BGP peer announces it"
 
     def _selected(self, block: Prefix) -> Selection | None:
-        """Return the selection with a usable path for the block, or for the longest aggregate above it. O(prefix lengths)."""
+        """Return the selection with a usable path for the block, or for the longest aggregate above it. O(prefix lengths).
+
+        A path to a block leads to its owner, which a borrowed address of that block is not at.
+        """
+        borrowed = block in self._state.facts.borrower
         for length in range(block.length, 0, -1):
-            selection = self._state.selections.get(Prefix.of(block.network, length))
+            above = Prefix.of(block.network, length)
+            if borrowed and above in self._state.facts.owner:
+                continue
+            selection = self._state.selections.get(above)
             if selection is not None and selection.chosen:
                 return selection
         return None
 
-    def _direct(self, node: Node | None) -> tuple[bool, tuple[Leg, ...]]:
-        mine = self._state.facts.me.ipv4_subnet
-        if node is None or node.ipv4_address is None or mine is None or not mine.holds(node.ipv4_address):
+    def _direct(self, node: Node | None, family: Family) -> tuple[bool, tuple[Leg, ...]]:
+        me = self._state.facts.me
+        mine = me.ipv4_subnet if family is Family.IPV4 else me.ipv6_subnet
+        address = node.address(family) if node is not None else None
+        if address is None or mine is None or not mine.holds(address):
             return False, ()
-        resolved = self._state.resolver.resolve(node.ipv4_address, default_allowed=True)
+        resolved = self._state.resolver.resolve(address, default_allowed=True)
         return True, resolved.legs if resolved.on_link else ()
 
     def _tunnel(self, node: Node | None) -> tuple[tuple[Leg, ...], str]:
@@ -267,7 +305,9 @@ class Forwarder:
         Connected, static and DHCP routes of the same prefix win (a router's lower administrative distance), and so a default route from BGP
         is installed only where the host has none.
         """
-        if prefix in self._state.facts.owner or (prefix.is_host and prefix.network in self._state.facts.gateways):
+        if self._state.facts.holder(prefix) is not None or (
+            prefix.is_host and prefix.network in self._state.facts.gateways
+        ):
             return
         own = self._state.originated.get(prefix)
         if own is not None and own.source is not Source.BORROWED:

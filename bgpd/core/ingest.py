@@ -11,6 +11,7 @@ from bgpd.core.state import State
 from bgpd.model import event as ev
 from bgpd.model.bfd import BfdState, BfdStatus
 from bgpd.model.peer import GracefulRestart, Notification
+from bgpd.model.pool import Block
 from bgpd.model.prefix import Address, Family, Prefix
 
 
@@ -136,9 +137,10 @@ class Ingest:
         match event:
             case ev.BlockChanged(block=block):
                 cidr = block.cidr
+                self._borrowed(facts.blocks.get(cidr), block)
                 facts.blocks[cidr] = block
             case ev.BlockRemoved(cidr=cidr):
-                facts.blocks.pop(cidr, None)
+                self._borrowed(facts.blocks.pop(cidr, None), None)
             case ev.AffinityChanged(affinity=affinity):
                 cidr = affinity.cidr
                 facts.affinities[cidr, affinity.node] = affinity
@@ -156,6 +158,19 @@ class Ingest:
         if facts.me.name in concerned:
             self._state.stale.own = True
             self._mark(self._state.adj_in.prefixes())
+
+    def _borrowed(self, before: Block | None, after: Block | None) -> None:
+        """Note who borrows of a block now: each address is routed to, and announced by, its borrower."""
+        facts, stale = self._state.facts, self._state.stale
+        was = {prefix: facts.borrower.get(prefix) for prefix in _addresses(before)}
+        for prefix in facts.borrow(before, after):
+            concerned = {was.get(prefix), facts.borrower.get(prefix)} - {None}
+            stale.nodes.update((name, None) for name in concerned if name is not None)
+            stale.learned[prefix] = None
+            stale.prefixes[prefix] = None  # what BGP says of it may be eligible now, or no longer
+            stale.own = stale.own or facts.me.name in concerned
+        if facts.me.name in {one.node for one in (before, after) if one is not None}:
+            stale.own = True  # an own block that became empty may have to go back
 
     # -------------------------------------------------------------- BGP
 
@@ -337,7 +352,12 @@ class Ingest:
         self._state.stale.prefixes.update(dict.fromkeys(prefixes))
 
     def _everybody(self) -> None:
-        self._state.stale.nodes.update(dict.fromkeys(self._state.facts.blocks_of))
+        self._state.stale.nodes.update(self._state.facts.holders())
+
+
+def _addresses(block: Block | None) -> tuple[Prefix, ...]:
+    """Return what is borrowed of a block."""
+    return () if block is None else tuple(Prefix.of(address, address.family.bits) for address, _ in block.borrowed)
 
 
 def _outlives(restart: GracefulRestart, ending: Notification | None) -> bool:

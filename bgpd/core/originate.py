@@ -45,6 +45,8 @@ class Originator:
         facts = self._state.facts
         for block in sorted(facts.blocks_of.get(facts.me.name, ())):
             yield Exportable(prefix=block, source=Source.BLOCK)
+        for address in sorted(facts.borrowed_of.get(facts.me.name, ())):
+            yield Exportable(prefix=address, source=Source.BORROWED)
         for one in facts.announce:
             if one.check and not facts.health.get(one.check):
                 continue

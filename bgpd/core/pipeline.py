@@ -156,7 +156,7 @@ class Pipeline:
         if self.phase is Phase.PEERS and (not self.waiting_for() or self._ceiling_over()):
             self._enter(Phase.DECIDING)
             self.state.decided = True
-            self.state.stale.nodes.update(dict.fromkeys(self.state.facts.blocks_of))
+            self.state.stale.nodes.update(self.state.facts.holders())
         if self.phase is Phase.DECIDING and self.state.settled:
             self._decided_epoch = self.epoch
             self._enter(Phase.PROGRAMMING)

@@ -17,7 +17,7 @@ from bgpd.model.bfd import BfdSession
 from bgpd.model.forwarding import KernelKey, KernelValue
 from bgpd.model.notice import Notice
 from bgpd.model.peer import Peer
-from bgpd.model.pool import BlockClaim
+from bgpd.model.pool import BlockClaim, BlockRelease
 from bgpd.model.prefix import Address, Family, Prefix
 from bgpd.model.route import Announcement
 
@@ -78,6 +78,7 @@ class Tables:
         self.neighbors: Table[Address, Peer] = Table("neighbors")
         self.bfd: Table[Address, BfdSession] = Table("bfd")
         self.claims: Table[str, BlockClaim] = Table("claims")
+        self.releases: Table[Prefix, BlockRelease] = Table("releases")
 
 
 class State:

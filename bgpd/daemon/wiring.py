@@ -28,7 +28,7 @@ from bgpd.adapters.netlink.routes import Kernel
 from bgpd.adapters.reconciler import Reconciler
 from bgpd.adapters.secrets import Passwords, Unfit
 from bgpd.adapters.store.base import Broken, Store, Transient
-from bgpd.adapters.store.ipam.target import ClaimTarget
+from bgpd.adapters.store.ipam.target import ClaimTarget, ReleaseTarget
 from bgpd.adapters.store.keys import Malformed
 from bgpd.adapters.store.lease import Liveness, NameTaken, register
 from bgpd.adapters.store.open import open_store
@@ -54,7 +54,7 @@ from bgpd.model.event import Converged, Event, StoreLost, StoreSynced
 from bgpd.model.forwarding import KernelKey, KernelRoute, KernelValue, RouteKey
 from bgpd.model.notice import Notice
 from bgpd.model.peer import Peer
-from bgpd.model.pool import BlockClaim
+from bgpd.model.pool import BlockClaim, BlockRelease
 from bgpd.model.prefix import Address, Prefix
 from bgpd.model.route import Announcement
 
@@ -136,6 +136,9 @@ class Daemon:
         self._claims: Reconciler[str, BlockClaim] = Reconciler(
             tables.claims, ClaimTarget(self._store), clock=clock.monotonic, converged=_nothing, notice=self._notice
         )
+        self._releases: Reconciler[Prefix, BlockRelease] = Reconciler(
+            tables.releases, ReleaseTarget(self._store), clock=clock.monotonic, converged=_nothing, notice=self._notice
+        )
 
         self._named = asyncio.Event()
         """The node's name is ours."""
@@ -193,6 +196,7 @@ class Daemon:
                         self._bfd_sessions.run(),
                         self._speaker.neighbors.watch_passwords(),
                         self._claims.run(),
+                        self._releases.run(),
                         self._collection.run(),
                         self._tunnels.run(),
                     )

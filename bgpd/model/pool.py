@@ -82,6 +82,13 @@ class Affinity(msgspec.Struct, frozen=True, kw_only=True):
     state: AffinityState
 
 
+class BlockRelease(msgspec.Struct, frozen=True, kw_only=True):
+    """The wish of *node* to give back an empty block."""
+
+    cidr: Prefix
+    node: str
+
+
 class BlockClaim(msgspec.Struct, frozen=True, kw_only=True):
     """The wish of *node* to own a block of *pool*."""
 

@@ -159,5 +159,5 @@ def tables(pipeline: Pipeline) -> dict[str, dict[object, object]]:
     every = pipeline.tables
     return {
         table.name: dict(table.items())
-        for table in (every.kernel, every.adj_rib_out, every.neighbors, every.claims, every.bfd)
+        for table in (every.kernel, every.adj_rib_out, every.neighbors, every.claims, every.releases, every.bfd)
     }

@@ -13,5 +13,5 @@ answers are values: Refused says why.
 * ``release.release_block(store, cidr, node, *, require_empty, sequence, min_age_s) -> Refused | None``: end an affinity
 * ``release.locate(store, addresses) -> {address: block}``: in which stored block an address is
 * ``reading.Attempt``: what one attempt has read, and the comparisons it makes of that; ``transact`` around it
-* ``target.ClaimTarget``: what the daemon's reconcilers apply
+* ``target.ClaimTarget``, ``target.ReleaseTarget``: what the daemon's reconcilers apply
 """
