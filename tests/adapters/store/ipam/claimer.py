@@ -1,0 +1,109 @@
+"""Processes that use IPAM on an etcd, forked on demand from this one, which has imported everything already.
+
+Each line of standard input is a Job; its process begins once the file *go* exists, and appends each answer that it got to
+*log* as a line. With *die_after_s* it kills itself (SIGKILL) that long after it began.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import msgspec
+
+from bgpd.adapters.store.base import Store
+from bgpd.adapters.store.ipam.assign import AddressRequest, Granted, assign
+from bgpd.adapters.store.ipam.claim import claim_block
+from bgpd.adapters.store.ipam.release import release_handle
+from bgpd.adapters.store.open import open_store
+from bgpd.core.ipam.block import Refused
+from bgpd.core.ipam.release import Released
+from bgpd.model.pool import Pool
+from bgpd.model.prefix import Prefix
+
+LOOK_S = 0.002
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    url: str
+    node: str
+    pool: str
+    block_size: int
+    go: str
+    log: str
+    handles: list[str]
+    """Handles that get an address each."""
+    count: int = 1
+    claim: bool = False
+    """Claim a block first."""
+    release_every: int = 0
+    """Give each so-manieth handle's addresses back again."""
+    die_after_s: float | None = None
+
+
+class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An answer."""
+
+    handle: str = ""
+    addresses: list[str] = []
+    block: str = ""
+    refused: str = ""
+    released: bool = False
+    done: bool = False
+
+
+def main() -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
+    for line in sys.stdin.buffer:
+        job = msgspec.json.decode(line, type=Job)
+        if not os.fork():
+            run(job)
+            os._exit(0)
+
+
+def run(job: Job) -> None:
+    log = os.open(job.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def tell(line: Line) -> None:
+        os.write(log, msgspec.json.encode(line) + b"\n")
+
+    while not Path(job.go).exists():
+        time.sleep(LOOK_S)
+    if job.die_after_s is not None:
+        threading.Timer(job.die_after_s, os.kill, (os.getpid(), signal.SIGKILL)).start()
+    asyncio.run(work(job, tell))
+    tell(Line(done=True))
+
+
+async def work(job: Job, tell: object) -> None:
+    assert callable(tell)
+    store = open_store(job.url)
+    try:
+        if job.claim:
+            pool = Pool(name="p", cidr=Prefix.parse(job.pool), block_size=job.block_size)
+            block = await claim_block(store, pool, job.node)
+            tell(Line(refused=block.reason) if isinstance(block, Refused) else Line(block=str(block)))
+        for number, handle in enumerate(job.handles):
+            tell(await _assigned(store, job, handle))
+            if job.release_every and number % job.release_every == 0:
+                answer = await release_handle(store, handle)
+                assert isinstance(answer, Released)
+                tell(Line(handle=handle, released=True))
+    finally:
+        await store.close()
+
+
+async def _assigned(store: Store, job: Job, handle: str) -> Line:
+    answer = await assign(store, AddressRequest(node=job.node, handle_id=handle, ipv4=job.count))
+    if isinstance(answer, Granted):
+        return Line(handle=handle, addresses=[str(address) for address in answer.addresses])
+    return Line(handle=handle, refused=answer.reason)
+
+
+if __name__ == "__main__":
+    main()
