@@ -70,8 +70,6 @@ class Leg(msgspec.Struct, frozen=True, cache_hash=True, order=True):
     gateway: Address | None = None
     onlink: bool = False
     """The gateway is on the link whatever the addresses say."""
-    ipv6: bool = False
-    """For a leg without a gateway: it carries IPv6 routes (with one, its family is the gateway's)."""
 
 
 class Present(msgspec.Struct, frozen=True):
@@ -99,9 +97,9 @@ def weighted(shares: dict[Leg, int]) -> Group:
     return Group(legs, weights if len(set(weights)) > 1 else ())
 
 
-def leg_order(leg: Leg) -> tuple[str, int, bool, bool]:
+def leg_order(leg: Leg) -> tuple[str, int, bool]:
     """Sort legs, also those without a gateway."""
-    return leg.device, -1 if leg.gateway is None else leg.gateway, leg.onlink, leg.ipv6
+    return leg.device, -1 if leg.gateway is None else leg.gateway, leg.onlink
 
 
 class RouteKind(StrEnum):

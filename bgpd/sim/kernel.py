@@ -373,7 +373,7 @@ class FakeKernel:
 
 
 def _is_ipv4(leg: Leg) -> bool:
-    return not leg.ipv6 if leg.gateway is None else leg.gateway.family is Family.IPV4
+    return leg.gateway is not None and leg.gateway.family is Family.IPV4
 
 
 def _connected_metric(prefix: Prefix) -> int:

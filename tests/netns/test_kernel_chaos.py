@@ -1,6 +1,6 @@
 """Another who deletes, replaces and adds at random what is ours and what is not: in the end ours is as desired, its own as it left it.
 
-CHAOS_S sets for how long (4 s; by hand 120 s), CHAOS_SEED what happens.
+CHAOS_S sets for how long (4 s; by hand 120 s), CHAOS_SEED what happens; with CHAOS_OBJECTS=off there are no nexthop objects.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from bgpd.adapters.netlink.options import KernelOptions, NexthopObjects
 from bgpd.adapters.netlink.routes import Kernel
 from bgpd.model.forwarding import (
     DeviceKey,
@@ -40,6 +41,7 @@ pytestmark = [pytest.mark.netns, pytest.mark.timeout(600)]
 
 CHAOS_S = float(os.environ.get("CHAOS_S", "4"))
 SEED = int(os.environ.get("CHAOS_SEED", "1"))
+OPTIONS = KernelOptions(objects=NexthopObjects(os.environ.get("CHAOS_OBJECTS", "auto")))
 ROUND = 8
 """Deeds between two looks of the event loop."""
 ROUTES = 300
@@ -195,7 +197,7 @@ def test_ours_is_as_desired_and_others_as_left_after_chaos(space: Namespace, tmp
     target = wanted()
 
     async def scenario() -> tuple[int, float]:
-        async with keeping(target) as kept:
+        async with keeping(target, options=OPTIONS) as kept:
             deadline = time.monotonic() + CHAOS_S
             rounds = 0
             while time.monotonic() < deadline:
@@ -236,7 +238,7 @@ def others_nexthops(space: Namespace) -> list[int]:
 async def _fresh() -> dict[KernelKey, KernelValue]:
     async def nowhere(_: object) -> None: ...
 
-    kernel = Kernel(nowhere, lambda _: None)
+    kernel = Kernel(nowhere, lambda _: None, OPTIONS)
     await kernel.open()
     await kernel.close()
     return kernel.actual

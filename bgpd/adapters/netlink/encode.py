@@ -167,8 +167,6 @@ class NexthopEntry(msgspec.Struct, frozen=True):
     weights: tuple[int, ...] = ()
     """One for each of *members*; empty where all are equal."""
     resilient: bool = False
-    ipv6: bool = False
-    """Of a leg without a gateway: it carries IPv6 routes, too."""
 
 
 class Resilience(msgspec.Struct, frozen=True, kw_only=True):
@@ -341,9 +339,12 @@ def remove_link(index: int) -> bytes:
     return _message(RTM_DELLINK, REMOVE, _IFI.pack(0, 0, 0, index, 0, 0))
 
 
-def put_leg(nexthop_id: int, leg: Leg, ifindex: int, protocol: int, flags: int) -> bytes:
-    """A nexthop object; *flags*: CREATE or PUT. Its family is its gateway's; without a gateway it is as the leg says."""
-    family = _family(leg.gateway) if leg.gateway is not None else socket.AF_INET6 if leg.ipv6 else socket.AF_INET
+def put_leg(nexthop_id: int, leg: Leg, ifindex: int, protocol: int, flags: int, *, ipv6: bool = True) -> bytes:
+    """A nexthop object; *flags*: CREATE or PUT. Its family is its gateway's.
+
+    Without a gateway it is an IPv6 one, which IPv4 routes take as well; not where the device has no IPv6 (*ipv6* false).
+    """
+    family = _family(leg.gateway) if leg.gateway is not None else socket.AF_INET6 if ipv6 else socket.AF_INET
     attributes = _u32(_NHA_ID, nexthop_id) + _u32(_NHA_OIF, ifindex)
     if leg.gateway is not None:
         attributes += _attribute(_NHA_GATEWAY, leg.gateway.packed)
@@ -560,7 +561,7 @@ def _gateway(found: dict[int, bytes]) -> Address | None:
 
 
 def decode_nexthop(data: bytes, start: int, end: int) -> NexthopEntry | None:
-    family, _, protocol, _, flags = _NHM.unpack_from(data, start)
+    _, _, protocol, _, flags = _NHM.unpack_from(data, start)
     found = _attributes(data, start + 8, end)
     if _NHA_ID not in found:
         return None
@@ -576,8 +577,7 @@ def decode_nexthop(data: bytes, start: int, end: int) -> NexthopEntry | None:
         )
     ifindex = _U32.unpack(found[_NHA_OIF])[0] if _NHA_OIF in found else 0
     gateway = Address.from_packed(found[_NHA_GATEWAY]) if _NHA_GATEWAY in found else None
-    ipv6 = gateway is None and family == socket.AF_INET6
-    return NexthopEntry(number, protocol, ifindex, gateway, bool(flags & _RTNH_F_ONLINK), ipv6=ipv6)
+    return NexthopEntry(number, protocol, ifindex, gateway, bool(flags & _RTNH_F_ONLINK))
 
 
 def decode_rule(data: bytes, start: int, end: int) -> RuleEntry | None:

@@ -11,11 +11,13 @@ meaning is unknown is called ``#<id>`` until it is adopted.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgspec
 
+from bgpd.adapters.netlink import classic
+from bgpd.adapters.netlink.classic import UNBOUND
 from bgpd.adapters.netlink.encode import KIND_OF_TYPE, NeighbourEntry, NexthopEntry, RouteEntry
 from bgpd.model.forwarding import (
     DEFAULT_METRIC,
@@ -40,8 +42,6 @@ from bgpd.model.forwarding import (
     weighted,
 )
 
-UNBOUND: Final = "#"
-"""First character of the name of a group that was found and not yet adopted."""
 _PRESENT: Final = Present()
 
 
@@ -53,6 +53,8 @@ class Mirror:
         self._resilient = resilient
         self.actual: dict[KernelKey, KernelValue] = {}
         self.ids: dict[Leg | GroupKey, int] = {}
+        self.device: Callable[[int], str | None] | None = None
+        """Set where there are no nexthop objects (classic.py): names an interface, to read the hops of a route."""
         self._protocol = protocol
         self._keys: dict[int, Leg | GroupKey] = {}
         self._members: dict[int, dict[int, int]] = {}
@@ -102,7 +104,7 @@ class Mirror:
         if type(key) is RouteKey:
             self._store_route(key, value)
             return
-        if isinstance(key, Leg | GroupKey):
+        if isinstance(key, Leg | GroupKey) and (self.device is None or key in self.ids):
             number = self.ids.get(key)
             if number is None:
                 return
@@ -137,7 +139,9 @@ class Mirror:
 
     def observe_nexthop(self, entry: NexthopEntry, device: str | None) -> None:
         """A nexthop object of ours; *device* is the name of its interface."""
-        if entry.members:
+        if self.device is not None:
+            self._leftover(entry, device)
+        elif entry.members:
             if not isinstance(self._keys.get(entry.id), GroupKey):
                 self.forget_nexthop(entry.id)
                 self.claim(GroupKey(f"{UNBOUND}{entry.id}"), entry.id)
@@ -149,7 +153,7 @@ class Mirror:
             self._members[entry.id] = dict(zip(entry.members, weights, strict=True))
             self._refresh_group(entry.id)
         elif device is not None:
-            leg = Leg(device, entry.gateway, entry.onlink, entry.ipv6)
+            leg = Leg(device, entry.gateway, entry.onlink)
             if self._keys.get(entry.id) == leg:
                 self._observe(leg, _PRESENT)
                 return
@@ -158,6 +162,15 @@ class Mirror:
             self.ids.setdefault(leg, entry.id)
             self._observe(leg, _PRESENT)
             self._refresh_users(entry.id)
+
+    def _leftover(self, entry: NexthopEntry, device: str | None) -> None:
+        """An object where we use none: of a run with other settings. It is a group of no name, so that it goes."""
+        key = self._keys.get(entry.id)
+        if key is None:
+            key = GroupKey(f"{UNBOUND}{entry.id}")
+            self.claim(key, entry.id)
+        legs = (Leg(device, entry.gateway, entry.onlink),) if device is not None else ()
+        self._observe(key, Group(legs))
 
     def forget_nexthop(self, number: int, *, keep_groups: bool = False) -> None:
         """A nexthop object is gone; with *keep_groups* it was changed into another."""
@@ -169,16 +182,30 @@ class Mirror:
 
     def observe_route(self, entry: RouteEntry) -> None:
         key = self.key_of(entry)
-        if key is not None:
-            self._observe(key, self.value_of(entry))
+        if key is None:
+            return
+        value = self.value_of(entry, key)
+        if self.device is not None and value.group is not None and value.group not in self.actual and entry.hops:
+            found = classic.content(entry, self.device)
+            if not found.legs:
+                self._observe(key, None)  # nothing of it carries anything
+                return
+            self._store(value.group, found)
+            for leg in found.legs:
+                self._observe(leg, _PRESENT)  # drift: where nobody wants it, it is a note to be dropped
+        self._observe(key, value)
 
-    def value_of(self, entry: RouteEntry) -> KernelRoute:
+    def value_of(self, entry: RouteEntry, key: RouteKey) -> KernelRoute:
         """Read a route of ours as a value."""
         kind = KIND_OF_TYPE[entry.type]
         group: GroupKey | None = None
         if kind is RouteKind.UNICAST and entry.nexthop_id:
             named = self._keys.get(entry.nexthop_id)
             group = named if isinstance(named, GroupKey) else GroupKey(f"{UNBOUND}{entry.nexthop_id}")
+        elif kind is RouteKind.UNICAST and self.device is not None:
+            before = self.actual.get(key)
+            known = before if isinstance(before, KernelRoute) else None
+            group = classic.name_of(classic.content(entry, self.device), known, self.actual)
         return KernelRoute(kind, group, entry.source, entry.mtu_bytes)
 
     def forget_route(self, entry: RouteEntry) -> None:
@@ -207,6 +234,43 @@ class Mirror:
         read = _neighbour(entry)
         if read is not None:
             self._observe(read[0], None)
+
+    # -------------------------------------------------------------- without nexthop objects
+
+    def routes_of(self, group: GroupKey) -> list[RouteKey]:
+        """Return the routes of a group."""
+        return list(self._routes_of.get(group, ()))
+
+    def bind(self, adopted: dict[RouteKey, KernelRoute]) -> None:
+        """Let routes be of the groups that they stand for; nothing else changes, so it is no drift."""
+        for key, route in adopted.items():
+            before = self.actual[key]
+            assert isinstance(before, KernelRoute)
+            assert before.group is not None
+            assert route.group is not None
+            self.actual.setdefault(route.group, self.actual[before.group])
+            self._store_route(key, route)
+
+    def mistrust(self, keys: Iterable[RouteKey]) -> None:
+        """Take note that routes are not what they were meant to be: they are looked at again."""
+        for key in keys:
+            before = self.actual.get(key)
+            if isinstance(before, KernelRoute):
+                self._observe(key, msgspec.structs.replace(before, group=GroupKey(f"{UNBOUND}?")))
+
+    def prune(self, enabled: Callable[[str], bool]) -> None:
+        """Drop the legs whose device is down or gone, as the kernel does: groups shrink, and those left empty go with their routes."""
+        for leg in [key for key in self.actual if isinstance(key, Leg) and not enabled(key.device)]:
+            self._observe(leg, None)
+        for key, group in [(key, value) for key, value in self.actual.items() if isinstance(value, Group)]:
+            if key in self.ids or all(leg in self.actual for leg in group.legs):
+                continue
+            weights = group.weights or (1,) * len(group.legs)
+            left = {leg: weight for leg, weight in zip(group.legs, weights, strict=True) if leg in self.actual}
+            self._observe(key, weighted(left) if left else None)
+            if not left and isinstance(key, GroupKey):
+                for route in self.routes_of(key):
+                    self._observe(route, None)
 
     # -------------------------------------------------------------- whole readings
 
@@ -270,7 +334,10 @@ class Mirror:
         if old == new:
             return
         if old is not None:
-            self._routes_of.get(old, set()).discard(key)
+            left = self._routes_of.get(old, set())
+            left.discard(key)
+            if not left and self.device is not None and old.name.startswith(UNBOUND) and old not in self.ids:
+                self.actual.pop(old, None)  # hops that no route has any more
         if new is not None:
             routes = self._routes_of.get(new)
             if routes is None:

@@ -21,11 +21,11 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, assert_never
 
-from bgpd.adapters.netlink import encode, links, protocols
+from bgpd.adapters.netlink import classic, encode, links, protocols
 from bgpd.adapters.netlink.encode import NeighbourEntry, NexthopEntry, RouteEntry
 from bgpd.adapters.netlink.mirror import Mirror, neighbour_key
 from bgpd.adapters.netlink.monitor import GROUPS, Surroundings
-from bgpd.adapters.netlink.options import DEFAULTS, KernelOptions
+from bgpd.adapters.netlink.options import DEFAULTS, KernelOptions, NexthopObjects
 from bgpd.adapters.netlink.socket import (
     DRAIN_BYTES,
     MONITOR_BUFFER_BYTES,
@@ -114,6 +114,8 @@ class Kernel:
             GROUPS, self._socket.port, silenced
         )  # listens before it reads, so that no change is missed
         async with self._lock:
+            if self._options.objects is NexthopObjects.OFF or not await self._has_objects():
+                self._mirror.device = self._name_of
             await self._read_all(routes=True)
             self._mirror.take_drifted()
             self._outgoing.append(KernelSynced())
@@ -139,6 +141,9 @@ class Kernel:
 
         Call it with what is desired before comparing with *actual*: then a restart with the same facts finds no difference.
         """
+        if self._classic:
+            self._mirror.bind(classic.adopt(list(desired), self.actual))
+            return
         names: dict[GroupKey, GroupKey] = {}
         bound: set[GroupKey] = set()
         for key, route in desired:
@@ -176,6 +181,10 @@ class Kernel:
                     await self._send(values, messages, failed)
                 if type(key) is DeviceKey:
                     await self._change_device(key, value, failed)
+                    continue
+                if self._classic and isinstance(key, Leg | GroupKey) and key not in self._mirror.ids:
+                    await self._send(values, messages, failed)
+                    await self._note(key, value, failed)
                     continue
                 message = self._route(key, value) if type(key) is RouteKey else self._message(key, value)
                 if type(message) is bytes:
@@ -312,6 +321,8 @@ class Kernel:
         if value.kind is RouteKind.UNICAST:
             if value.group is None:
                 return "a unicast route without a group"
+            if self._classic:
+                return self._classic_route(key, value, value.group)
             number = self._mirror.ids.get(value.group, 0)
             if not number:
                 return f"no group {value.group.name}"
@@ -322,11 +333,22 @@ class Kernel:
         other_mtu = before.mtu_bytes != value.mtu_bytes
         return encode.put_route(key, value, number, self._protocol, encode.REPLACE, metrics=other_mtu)
 
+    def _classic_route(self, key: RouteKey, value: KernelRoute, name: GroupKey) -> bytes | str:
+        group = self.actual.get(name)
+        if not isinstance(group, Group):
+            return f"no group {name.name}"
+        hops = classic.hops(group, self._around)
+        if isinstance(hops, str):
+            return hops
+        flags = encode.REPLACE if key in self.actual else encode.CREATE
+        return encode.put_route(key, value, 0, self._protocol, flags, hops)
+
     def _leg(self, leg: Leg, index: int) -> bytes | str:
         number = self._id(leg)
-        return (
-            number if isinstance(number, str) else encode.put_leg(number, leg, index, self._protocol, self._flags(leg))
-        )
+        if isinstance(number, str):
+            return number
+        ipv6 = leg.gateway is not None or has_ipv6(leg.device)
+        return encode.put_leg(number, leg, index, self._protocol, self._flags(leg), ipv6=ipv6)
 
     def _group(self, key: GroupKey, value: KernelValue | None) -> bytes | str:
         assert isinstance(value, Group)
@@ -379,6 +401,48 @@ class Kernel:
                 self._mirror.claim(key, number)
                 return number
         return f"every nexthop id of {NEXTHOP_ID_FIRST}-{NEXTHOP_ID_LAST} is in use"
+
+    @property
+    def _classic(self) -> bool:
+        """Whether legs and groups are notes of ours, and routes have their hops written out."""
+        return self._mirror.device is not None
+
+    def _name_of(self, index: int) -> str | None:
+        link = self._around.links.get(index)
+        return None if link is None else link.name
+
+    async def _has_objects(self) -> bool:
+        try:
+            await self._socket.dump(encode.dump_nexthops(), lambda *_: None)
+        except OSError as error:
+            if error.errno not in {errno.EOPNOTSUPP, errno.EINVAL}:
+                raise
+            return False  # before Linux 5.3
+        return True
+
+    async def _note(self, key: Leg | GroupKey, value: KernelValue | None, failed: dict[KernelKey, str]) -> None:
+        """Change a leg or a group that is no object: a group's routes are written anew, each by a message of its own."""
+        routes = self._mirror.routes_of(key) if isinstance(key, GroupKey) else []
+        if value is None:
+            if routes:
+                failed[key] = f"{len(routes)} routes still use it"
+            else:
+                self._mirror.record(key, None)
+            return
+        reason = classic.refusal(key, value, self.actual, self._around)
+        if reason is not None:
+            failed[key] = reason
+            return
+        old = self.actual.get(key)
+        self._mirror.record(key, value)  # what is encoded next is through it
+        if old is None or old == value or not routes:
+            return
+        kept = [(route, self.actual[route]) for route in routes]
+        messages = [message for route, want in kept if type(message := self._route(route, want)) is bytes]
+        refused = (
+            await self._transact(messages) if len(messages) == len(routes) else dict.fromkeys(range(len(routes)), "")
+        )
+        self._mirror.mistrust(routes[position] for position in refused)
 
     async def _change_device(self, key: DeviceKey, value: KernelValue | None, failed: dict[KernelKey, str]) -> None:
         if key.name != VXLAN_DEVICE:
@@ -433,6 +497,10 @@ class Kernel:
         self._read_at = asyncio.get_running_loop().time()
 
     async def _read_nexthops(self) -> None:
+        if self._classic:
+            self._mirror.prune(self._enabled)
+            if not await self._has_objects():
+                return
         nexthops = await self._socket.dump(
             encode.dump_nexthops(), lambda _, data, start, end: encode.decode_nexthop(data, start, end)
         )
@@ -451,7 +519,7 @@ class Kernel:
             if entry is None or key is None:
                 return
             seen.add(key)
-            if actual.get(key) != mirror.value_of(entry):
+            if actual.get(key) != mirror.value_of(entry, key):
                 suspects.add(key)
 
         touched = mirror.touched = set()
@@ -491,7 +559,7 @@ class Kernel:
     async def _resync(self) -> None:
         """Read again, after a link event or lost notifications."""
         try:
-            await self._read_all(routes=self._lost)
+            await self._read_all(routes=self._lost or self._classic)
         except OSError as error:
             if error.errno != errno.EINTR:
                 raise
@@ -605,6 +673,8 @@ class Kernel:
             self._around.link(entry)
         else:
             self._around.link_gone(entry.index)
+        if self._classic:
+            self._mirror.prune(self._enabled)
         self._observe_device()
 
     def _observe_device(self) -> None:
@@ -615,6 +685,10 @@ class Kernel:
         local = link.local
         addressed = local is None or local.family is not Family.IPV4 or self._around.has_address(link.index, local)
         self._mirror.observe_device(links.value_of(link, addressed))
+
+    def _enabled(self, device: str) -> bool:
+        link = self._around.link_named(device)
+        return link is not None and link.enabled
 
     def _is_ours(self, entry: NexthopEntry) -> bool:
         return self._mirror.owns(entry.id, entry.protocol)
@@ -638,6 +712,14 @@ class Kernel:
             named = {author: _named(author) for author in set(meddlers.values())}
             self._drifted({key: named[meddlers[key]] if key in meddlers else "" for key in drifted})
         return len(drifted)
+
+
+def has_ipv6(device: str) -> bool:
+    """Whether a device of this namespace has IPv6."""
+    try:
+        return Path(f"/proc/sys/net/ipv6/conf/{device}/disable_ipv6").read_text().strip() == "0"
+    except OSError:
+        return False
 
 
 async def _nowhere(_: Event) -> None:
