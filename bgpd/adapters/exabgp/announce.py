@@ -14,7 +14,7 @@ The rule: ``actual`` holds what ExaBGP is known to announce in the sessions that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -29,6 +29,8 @@ Key = tuple[Address, Prefix]
 
 BATCH_PREFIXES = 400
 """Prefixes of one command: some 16 KiB of text, which ExaBGP reads in one go."""
+BATCH_PEERS = 64
+"""Peers of one command: ExaBGP searches each among all its peers, so more would cost more than they save."""
 
 
 class _Out(msgspec.Struct):
@@ -38,6 +40,26 @@ class _Out(msgspec.Struct):
     read_back: bool = False
     ended: bool = False
     """End-of-RIB has been sent."""
+
+
+class _Batch(msgspec.Struct, frozen=True):
+    """One command: the same for several peers and prefixes."""
+
+    peers: tuple[Address, ...]
+    attributes: str
+    value: Announcement | None
+    prefixes: tuple[Prefix, ...]
+
+    def command(self) -> str:
+        peers = " , ".join(f"neighbor {peer}" for peer in self.peers)
+        return f"{peers} {self.attributes} nlri {' '.join(map(str, self.prefixes))}"
+
+    def parts(self) -> Iterator[_Batch]:
+        """Yield the batch in smaller ones: a peer each, else a prefix each; nothing if there are none smaller."""
+        if len(self.peers) > 1:
+            yield from (msgspec.structs.replace(self, peers=(peer,)) for peer in self.peers)
+        elif len(self.prefixes) > 1:
+            yield from (msgspec.structs.replace(self, prefixes=(prefix,)) for prefix in self.prefixes)
 
 
 class AdjRibOutTarget:
@@ -104,12 +126,22 @@ class AdjRibOutTarget:
             elif value is not None or (peer, prefix) in self.actual:
                 batches.setdefault((peer, value, prefix.family), []).append(prefix)
         try:
-            for (peer, value, _), prefixes in batches.items():
-                for at in range(0, len(prefixes), BATCH_PREFIXES):
-                    refused |= await self._send(peer, value, prefixes[at : at + BATCH_PREFIXES])
+            for batch in self._joined(batches):
+                refused |= await self._send(batch)
         except SpeakerGone:
             pass  # read back at the next PeerUp
         return refused
+
+    def _joined(self, batches: Mapping[tuple[Address, Announcement | None, Family], list[Prefix]]) -> Iterator[_Batch]:
+        """Cut batches into commands, and join those of peers that get the same: what a reflector sends is read by ExaBGP once."""
+        peers: dict[tuple[str, Announcement | None, tuple[Prefix, ...]], list[Address]] = {}
+        for (peer, value, family), prefixes in batches.items():
+            attributes = _attributes(self._sessions[peer].session.configured, value, family)
+            for at in range(0, len(prefixes), BATCH_PREFIXES):
+                peers.setdefault((attributes, value, tuple(prefixes[at : at + BATCH_PREFIXES])), []).append(peer)
+        for (attributes, value, chunk), alike in peers.items():
+            for at in range(0, len(alike), BATCH_PEERS):
+                yield _Batch(tuple(alike[at : at + BATCH_PEERS]), attributes, value, chunk)
 
     async def converged(self) -> None:
         """End the replay: the reconciler has nothing left to do for what it was told as drifted."""
@@ -129,30 +161,33 @@ class AdjRibOutTarget:
         With graceful restart ExaBGP closes without a NOTIFICATION, and the peer would keep our routes for the restart time.
         """
         self._asked.pop(peer, None)
-        for family in Family:
-            prefixes = [prefix for address, prefix in self.actual if address == peer and prefix.family is family]
-            for at in range(0, len(prefixes), BATCH_PREFIXES):
-                await self._send(peer, None, prefixes[at : at + BATCH_PREFIXES])
+        held = [prefix for address, prefix in self.actual if address == peer]
+        batches: dict[tuple[Address, Announcement | None, Family], list[Prefix]] = {}
+        for prefix in held:
+            batches.setdefault((peer, None, prefix.family), []).append(prefix)
+        for batch in self._joined(batches) if peer in self._sessions else ():
+            await self._send(batch)
 
-    async def _send(self, peer: Address, value: Announcement | None, prefixes: list[Prefix]) -> dict[Key, str]:
-        out = self._sessions.get(peer)
-        if out is None:
-            return {}  # read back at the next PeerUp
-        reply = await self._commands.run(_command(out.session.configured, value, prefixes))
-        if self._sessions.get(peer) is not out:
-            return {}  # the session changed meanwhile: read back
+    async def _send(self, batch: _Batch) -> dict[Key, str]:
+        before = {peer: self._sessions.get(peer) for peer in batch.peers}
+        reply = await self._commands.run(batch.command())
         if reply.done:
-            for prefix in prefixes:
-                if value is None:
-                    self.actual.pop((peer, prefix), None)
-                else:
-                    self.actual[peer, prefix] = value
+            for peer in batch.peers:
+                if self._sessions.get(peer) is not before[peer]:
+                    continue  # the session changed meanwhile: read back
+                for prefix in batch.prefixes:
+                    if batch.value is None:
+                        self.actual.pop((peer, prefix), None)
+                    else:
+                        self.actual[peer, prefix] = batch.value
             return {}
-        if len(prefixes) == 1:
-            return {(peer, prefixes[0]): "ExaBGP refused it"}
+        parts = list(batch.parts())
+        if not parts:
+            ((peer,), (prefix,)) = batch.peers, batch.prefixes
+            return {(peer, prefix): "ExaBGP refused it"} if self._sessions.get(peer) is before[peer] else {}
         refused: dict[Key, str] = {}
-        for prefix in prefixes:  # a batch is refused as a whole: find the one at fault
-            refused |= await self._send(peer, value, [prefix])
+        for part in parts:  # a command is refused as a whole: find what is at fault
+            refused |= await self._send(part)
         return refused
 
 
@@ -165,8 +200,5 @@ def _unfit(session: Session, prefix: Prefix, value: Announcement) -> str:
     return unfit(value)
 
 
-def _command(peer: Peer, value: Announcement | None, prefixes: Sequence[Prefix]) -> str:
-    nlri = " ".join(map(str, prefixes))
-    if value is None:
-        return f"neighbor {peer.address} withdraw attributes next-hop self nlri {nlri}"
-    return f"neighbor {peer.address} announce attributes {words(value, peer, prefixes[0].family)} nlri {nlri}"
+def _attributes(peer: Peer, value: Announcement | None, family: Family) -> str:
+    return "withdraw attributes next-hop self" if value is None else f"announce attributes {words(value, peer, family)}"
