@@ -73,6 +73,14 @@ class Passwords:
             raise Unfit(f"password {path}: has a control character, or more than one line")
         return Password(octets)
 
+    def unfit(self, reference: SecretRef) -> str:
+        """Say why a password is not used as it is now; empty if it is."""
+        try:
+            self.read(reference)
+        except Unfit as unfit:
+            return str(unfit)
+        return ""
+
     def _inside(self, path: Path) -> Path:
         """Follow links; raises Unfit for what does not exist or is outside of the directory."""
         try:

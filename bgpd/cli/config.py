@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from bgpd.adapters.secrets import Passwords, Unfit
+from bgpd.adapters.secrets import Passwords
 from bgpd.cli.options import BadInput, output
 from bgpd.cli.render import Cell, Column, Table, show, show_json
 from bgpd.config.error import ConfigError
@@ -50,11 +50,8 @@ def _held_down(found: Config) -> Iterator[str]:
     """Yield why peers would stay down for want of their password, as it is now and for this user."""
     passwords = Passwords(Path(found.secrets.directory))
     for peer in found.peer:
-        if peer.password is not None:
-            try:
-                passwords.read(peer.password.reference())
-            except Unfit as unfit:
-                yield f"peer {peer.name} would stay down: {unfit}"
+        if peer.password is not None and (reason := passwords.unfit(peer.password.reference())):
+            yield f"peer {peer.name} would stay down: {reason}"
 
 
 def read(path: Path) -> Config:

@@ -126,6 +126,7 @@ class Daemon:
         )
         self._bfd.drifted = self._bfd_sessions.drifted
         self._speaker.neighbors.drifted = self._neighbors.drifted
+        self._speaker.neighbors.appeared = self._neighbors.hasten
         self._speaker.neighbors.notice = self._notice
         self._tunnels = Tunnels(self._store, self._configured.node.name, self._notice)
         self._collection = Collection(

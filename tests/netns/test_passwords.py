@@ -162,6 +162,7 @@ def test_a_changed_password_is_taken_up_and_a_lost_one_ends_no_session(
     monkeypatch.setattr(neighbors, "PASSWORDS_POLL_S", 0.1)
     notices: list[Notice] = []
     lost: list[Address] = []
+    appeared: list[bool] = []
 
     async def body() -> None:
         world.put("wrong")
@@ -169,6 +170,7 @@ def test_a_changed_password_is_taken_up_and_a_lost_one_ends_no_session(
         node = Node(world)
         node.speaker.neighbors.notice = notices.append
         node.speaker.neighbors.drifted = lost.extend
+        node.speaker.neighbors.appeared = lambda: appeared.append(True)
         async with running(node):
             watching = asyncio.create_task(node.speaker.neighbors.watch_passwords())
             assert {} == await configure(node.speaker, WITH, PEER6)
@@ -192,7 +194,9 @@ def test_a_changed_password_is_taken_up_and_a_lost_one_ends_no_session(
             lost.clear()
             os.kill(node.speaker.pid, signal.SIGKILL)
             await until(lambda: node.count(PeerUp, THEIRS6) == 2, "the speaker is back")
-            assert ([THEIRS], 1) == (lost, node.count(PeerUp))
+            assert ([THEIRS], 1, []) == (lost, node.count(PeerUp), appeared)
+            world.put(SECRET)
+            await until(lambda: appeared, "the password is there again")
             watching.cancel()
 
     asyncio.run(body())
@@ -233,14 +237,6 @@ url = "sqlite:///{folder}/store.db"
 directory = "{folder}/secrets"
 
 [[peer]]
-name = "tor"
-address = "{theirs}"
-asn = 65001
-local_address = "{ours}"
-hold_time_s = 9
-password = {{ name = "fabric", key = "tor" }}
-
-[[peer]]
 name = "tor6"
 address = "{theirs6}"
 asn = 65001
@@ -257,13 +253,39 @@ socket = "{folder}/bgpd.sock"
 format = "json"
 """
 
+IN_FILE = f"""
+[[peer]]
+name = "tor"
+address = "{THEIRS}"
+asn = 65001
+local_address = "{OURS}"
+hold_time_s = 9
+password = {{ name = "fabric", key = "tor" }}
+"""
 
-def test_the_daemon_says_why_a_peer_is_down_and_takes_the_password_when_it_is_there(world: Fabric) -> None:
-    """`bgpd peers` and the log name the missing file; its appearance is enough; no output, log or recording holds the secret."""
+RESOURCE = f"""
+apiVersion: projectcalico.org/v3
+kind: BGPPeer
+metadata: {{name: tor}}
+spec:
+  peerIP: {THEIRS}
+  asNumber: 65001
+  password: {{secretKeyRef: {{name: fabric, key: tor}}}}
+"""
+
+
+@pytest.mark.parametrize("source", ["file", "BGPPeer"])
+def test_the_daemon_says_why_a_peer_is_down_and_takes_the_password_when_it_is_there(world: Fabric, source: str) -> None:
+    """Of a peer of the node's file, and of a BGPPeer: `bgpd peers` and the log name the missing file, and its appearance is
+    enough; no output, log or recording holds the secret."""
     config, log, recording = (world.folder / name for name in ("bgpd.toml", "bgpd.log", "events.jsonl"))
-    config.write_text(CONFIG.format(ours=OURS, theirs=THEIRS, theirs6=THEIRS6, folder=world.folder))
+    text = CONFIG.format(ours=OURS, theirs6=THEIRS6, folder=world.folder)
+    config.write_text(text + (IN_FILE if source == "file" else ""))
     world.bird_with(SECRET)
     bgpd = [sys.executable, "-m", "bgpd.cli.main"]
+    if source == "BGPPeer":
+        command = [*bgpd, "apply", "-f", "-", "--store", f"sqlite://{world.folder}/store.db"]
+        subprocess.run(command, input=RESOURCE, text=True, check=True, capture_output=True)
     outputs: list[str] = []
 
     def peers() -> dict[str, Any]:
@@ -283,7 +305,9 @@ def test_the_daemon_says_why_a_peer_is_down_and_takes_the_password_when_it_is_th
         command = [*bgpd, "run", "--config", str(config), "--record", str(recording)]
         daemon = subprocess.Popen(["ip", "netns", "exec", world.ours, *command], stderr=out)
     try:
-        views = wait(lambda views: views["tor6"]["state"] == "Established" and views["tor"]["reason"] != "")
+        views = wait(
+            lambda views: views["tor6"]["state"] == "Established" and views.get("tor", {"reason": ""})["reason"] != ""
+        )
         why = f"password {world.password}: the file cannot be read: No such file or directory"
         assert ("Idle", why) == (views["tor"]["state"], views["tor"]["reason"])
         told = [json.loads(line) for line in log.read_text().splitlines() if "neighbors.refused" in line]

@@ -46,6 +46,8 @@ class NeighborsTarget:
         self.actual: dict[Address, Peer] = {}
         self.drifted: Callable[[Iterable[Address]], None] = lambda _addresses: None
         """Told of peers that are no longer in the file without anybody's wish."""
+        self.appeared: Callable[[], None] = lambda: None
+        """Told that what was refused for want of a password may be tried again."""
         self.notice: Callable[[Notice], None] = lambda _notice: None
         self.file = runtime / "exabgp.conf"
         self.socket = runtime / "shim.sock"
@@ -63,6 +65,8 @@ class NeighborsTarget:
         """The same as ``actual``, with the passwords."""
         self._told: dict[SecretRef, str] = {}
         """Why passwords of sessions in place cannot be read, as told."""
+        self._missing: set[SecretRef] = set()
+        """Passwords for want of which a peer was refused."""
         self._lock = asyncio.Lock()
 
     def load(self) -> None:
@@ -126,9 +130,13 @@ class NeighborsTarget:
             await self._reloaded()
 
     async def watch_passwords(self) -> None:
-        """Take up passwords that changed, until cancelled; their sessions start anew."""
+        """Take up passwords that changed, until cancelled; their sessions start anew. Tell when a missing one is there."""
         while True:
             await asyncio.sleep(PASSWORDS_POLL_S)
+            there = {reference for reference in self._missing if not self._passwords.unfit(reference)}
+            self._missing -= there
+            if there:
+                self.appeared()
             changed = self._outdated()
             if changed:
                 for address, _ in changed:
@@ -167,6 +175,8 @@ class NeighborsTarget:
                 ready.append((address, None if peer is None else self._neighbor(peer)))
             except Unfit as unfit:
                 refused[address] = str(unfit)
+                if peer is not None and peer.password is not None:
+                    self._missing.add(peer.password)
         return ready, refused
 
     def _neighbor(self, peer: Peer) -> Neighbor:
