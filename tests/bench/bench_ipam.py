@@ -24,12 +24,13 @@ from bgpd.adapters.store.base import TXN_OPS_MAX, Put, Reading, Scan, Store
 from bgpd.adapters.store.census import take
 from bgpd.adapters.store.etcd import EtcdStore
 from bgpd.adapters.store.etcd_link import EtcdOptions
-from bgpd.adapters.store.ipam.assign import AddressRequest, Granted, assign
 from bgpd.adapters.store.ipam.claim import claim_block
 from bgpd.adapters.store.records import affinity_bytes, block_bytes
 from bgpd.adapters.store.transact import ensure_pool
+from bgpd.api.protocol import AssignRequest
 from bgpd.core.ipam.block import new_block
 from bgpd.core.ipam.check import check
+from bgpd.daemon.assign import Assigner
 from bgpd.model.pool import AffinityState, Pool
 from bgpd.model.prefix import Address, Prefix
 from tests.adapters.store.etcd_server import Etcd
@@ -150,7 +151,7 @@ def test_claims(server: Etcd) -> None:
 
 
 def test_assignments(server: Etcd) -> None:
-    """Addresses assigned on one node, each to a handle of its own, beside Calico's handle and block: each a different one."""
+    """Addresses assigned on one node as its daemon does, each to a handle of its own, beside Calico's sequence: each a different one."""
 
     async def run() -> None:
         _head()
@@ -166,12 +167,11 @@ def test_assignments(server: Etcd) -> None:
             assert ASSIGNMENTS == len(taken - {None})
             await store.close()
             store = await _fresh(server, OTHERS)
-            given: set[Address] = set()
+            given: set[str] = set()
+            assigner = Assigner(store, "n")
 
-            async def ours(number: int, store: EtcdStore = store, given: set[Address] = given) -> None:
-                answer = await assign(store, AddressRequest(node="n", handle_id=f"h{number}"))
-                assert isinstance(answer, Granted)
-                given.update(answer.addresses)
+            async def ours(number: int, assigner: Assigner = assigner, given: set[str] = given) -> None:
+                given.update((await assigner.assign(AssignRequest(handle=f"h{number}"))).addresses)
 
             rate, latencies = await _timed(ASSIGNMENTS, together, ours)
             assert ASSIGNMENTS == len(given)

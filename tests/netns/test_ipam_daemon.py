@@ -93,3 +93,22 @@ def test_tunnel_addresses_follow_the_pools(host: Host) -> None:
 
     assert [] == bgpd(host, "ipam", "check", "-o", "json")["problems"]
     assert 0 == host.end(signal.SIGTERM)
+
+
+def test_a_deleted_node_gives_back_its_block(host: Host, tmp_path: Path) -> None:
+    """When a node's daemon is gone for good and its Node is deleted, the daemon that is left gives its block and addresses back."""
+    host.start()
+    other = Host("d", tmp_path, "node2", "10.0.0.2")
+    try:
+        other.start()
+        wait(host.ready, host)
+        wait(other.ready, other)
+        lost = Client(other.socket).assign("lost")
+        other.end(signal.SIGKILL)
+        assert "deleted" in bgpd(host, "delete", "node", "node2")
+        wait(lambda: states(host, {"lost": lost}) == {"lost": "unclaimed"}, host)
+    finally:
+        other.close()
+    report = bgpd(host, "ipam", "check", "-o", "json")
+
+    assert ([], 1, 1) == (report["problems"], report["counts"]["blocks"], report["counts"]["affinities"])
