@@ -98,10 +98,10 @@ def test_tunnel_addresses_follow_the_pools(host: Host) -> None:
 def test_a_deleted_node_gives_back_its_block(host: Host, tmp_path: Path) -> None:
     """When a node's daemon is gone for good and its Node is deleted, the daemon that is left gives its block and addresses back."""
     host.start()
+    wait(lambda: "collector.started" in host.log.read_text(), host)  # so that it sees the other's end
     other = Host("d", tmp_path, "node2", "10.0.0.2")
     try:
         other.start()
-        wait(host.ready, host)
         wait(other.ready, other)
         lost = Client(other.socket).assign("lost")
         other.end(signal.SIGKILL)
