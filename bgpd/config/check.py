@@ -6,13 +6,17 @@ Each rule yields (path, rule) for what it finds wrong and never looks at a value
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 from bgpd.adapters.netlink.protocols import PROTOCOLS
 from bgpd.adapters.store.open import access_defects, open_store
 from bgpd.config.schema import (
+    HASH,
     NAME_PATTERN,
+    AnnounceSection,
+    CheckSection,
     FallbackSection,
     KernelSection,
     MetricsSection,
@@ -22,6 +26,7 @@ from bgpd.config.schema import (
     Section,
     StoreSection,
 )
+from bgpd.core.resource import rules
 from bgpd.core.resource.rules import label_name
 from bgpd.core.resource.rules import name as resource_name
 from bgpd.model.forwarding import MAIN_TABLE
@@ -48,6 +53,7 @@ METHODS = "first-found, interface=NAMES, can-reach=ADDRESS or cidr=CIDRS"
 
 def findings(sections: Mapping[str, Section]) -> Iterator[Finding]:
     """Yield all that is wrong with well-typed sections, given by their path in the file; absent ones are not judged."""
+    checks = {section.name for section in sections.values() if isinstance(section, CheckSection)}
     for path, section in sections.items():
         match section:
             case NodeSection():
@@ -62,6 +68,10 @@ def findings(sections: Mapping[str, Section]) -> Iterator[Finding]:
                 yield from _metrics(section)
             case KernelSection():
                 yield from _kernel(section)
+            case AnnounceSection():
+                yield from _announce(path, section, checks)
+            case CheckSection():
+                yield from _check(path, section)
             case FallbackSection() if section.restore_ceiling_s < section.restore_after_s:
                 yield "fallback.restore_ceiling_s", f"must be at least restore_after_s ({section.restore_after_s:g})"
             case _:
@@ -69,6 +79,20 @@ def findings(sections: Mapping[str, Section]) -> Iterator[Finding]:
     peers = {path: section for path, section in sections.items() if isinstance(section, PeerSection)}
     yield from _unique(peers, "name", lambda peer: peer.name)
     yield from _unique(peers, "address", lambda peer: peer.address)
+    yield from _announced_once(sections)
+
+
+def _announced_once(sections: Mapping[str, Section]) -> Iterator[Finding]:
+    names: dict[str, str] = {}
+    prefixes: dict[Prefix, str] = {}
+    for path, section in sections.items():
+        if isinstance(section, CheckSection) and names.setdefault(section.name, path) != path:
+            yield f"{path}.name", f"must be unique: {names[section.name]} has it, too"
+        if isinstance(section, AnnounceSection):
+            for index, prefix in enumerate(section.prefixes):
+                place = f"{path}.prefixes[{index}]"
+                if prefixes.setdefault(prefix, place) != place:
+                    yield place, f"must be announced once only: {prefixes[prefix]} has it, too"
 
 
 def _kernel(kernel: KernelSection) -> Iterator[Finding]:
@@ -119,8 +143,8 @@ def _node(node: NodeSection) -> Iterator[Finding]:
     for name in node.labels:
         if rule := label_name(name):
             yield f"node.labels.{name}", rule
-    if node.router_id is not None and (node.router_id.family is not Family.IPV4 or node.router_id == 0):
-        yield "node.router_id", "a router id is written as an IPv4 address other than 0.0.0.0 (RFC 6286)"
+    if node.router_id is not None and (reason := _router_id(node.router_id)):
+        yield "node.router_id", reason
     try:
         if AddressMethod.parse(node.address) is not None:
             return
@@ -132,6 +156,45 @@ def _node(node: NodeSection) -> Iterator[Finding]:
         yield "node.address", reason
     if node.router_id is None and address.family is Family.IPV6:
         yield "node.router_id", "is required where node.address is an IPv6 address"
+
+
+def _router_id(text: str) -> str:
+    rule = f'must be written as an IPv4 address other than 0.0.0.0 (RFC 6286), or "{HASH}"'
+    try:
+        address = Address.parse(text)
+    except ValueError:
+        return "" if text == HASH else rule
+    return rule if address.family is not Family.IPV4 or address == 0 else ""
+
+
+def _announce(path: str, section: AnnounceSection, checks: Collection[str]) -> Iterator[Finding]:
+    if not section.prefixes:
+        yield f"{path}.prefixes", "must name at least one prefix"
+    for index, text in enumerate(section.communities):
+        if reason := rules.community(text):
+            yield f"{path}.communities[{index}]", reason
+    if section.check is not None and section.check not in checks:
+        yield f"{path}.check", "must be the name of a [[check]]: nothing is announced on a check that is not made"
+
+
+def _check(path: str, section: CheckSection) -> Iterator[Finding]:
+    given = [name for name in ("command", "tcp", "http") if getattr(section, name)]
+    if len(given) != 1:
+        yield path, f"must have exactly one of command, tcp and http, not {', '.join(given) or 'none'}"
+    if section.tcp is not None and (reason := _endpoint(section.tcp)):
+        yield f"{path}.tcp", reason
+    if section.http is not None and urlsplit(section.http).scheme not in {"http", "https"}:
+        yield f"{path}.http", "must be a URL that begins with http:// or https://"
+    if section.command and not section.command[0].startswith("/"):
+        yield f"{path}.command", "must begin with an absolute path, such as /usr/bin/dig"
+
+
+def _endpoint(text: str) -> str:
+    rule = "must be ADDRESS:PORT, or [ADDRESS]:PORT for IPv6"
+    try:
+        return "" if rules.parse_peer_ip(text)[1] is not None else rule
+    except ValueError:
+        return rule
 
 
 def _pool(pool: PoolSection) -> Iterator[Finding]:

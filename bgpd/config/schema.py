@@ -6,7 +6,9 @@ config/bgpd.toml names every key.
 
 from __future__ import annotations
 
+import hashlib
 import socket
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
@@ -20,8 +22,10 @@ from bgpd.adapters.netlink.options import KernelOptions, NexthopObjects
 from bgpd.adapters.prometheus import Endpoint
 from bgpd.adapters.store.open import Access
 from bgpd.adapters.store.records import vtep_mac
+from bgpd.core.resource.rules import parse_community, parse_peer_ip
 from bgpd.model.event import Configured, Options
 from bgpd.model.forwarding import MAIN_TABLE, PROTOCOL, RouteSettings
+from bgpd.model.health import HealthCheck, StaticPrefix
 from bgpd.model.node import AddressMethod, Node
 from bgpd.model.peer import Bfd, Peer, PeerPolicy, SecretRef
 from bgpd.model.pool import Fallback, Mode, Pool
@@ -36,6 +40,16 @@ FileName = Annotated[str, Meta(min_length=1, max_length=253, pattern=r"^(?!\.{1,
 FilePath = Annotated[str, Meta(pattern=r"^/.*[^/]$")]
 
 
+HASH = "hash"
+"""Value of node.router_id."""
+
+
+def hashed_router_id(name: str) -> Address:
+    """Return a router id for a node's name: the first four bytes of its SHA-256, the first one below 224 (calico.md 2.5)."""
+    first, *rest = hashlib.sha256(name.encode()).digest()[:4]
+    return Address.from_packed(bytes([first - 32 if first > 223 else first, *rest]))
+
+
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A table of the file."""
 
@@ -47,7 +61,8 @@ class NodeSection(Section, frozen=True, kw_only=True):
     address: str = "first-found"
     """``10.0.0.1/32``: how other nodes reach it; the length is that of its subnet. Or how to find it: a method of AddressMethod."""
     asn: AsNumber
-    router_id: Address | None = None
+    router_id: str | None = None
+    """An IPv4 address, or ``hash``: of the node's name (Calico: CALICO_ROUTER_ID)."""
     labels: dict[str, str | int | bool] = {}
     """Of the Node resource, beside those that others set; ``true`` and ``1`` are text there, as in Calico's YAML."""
 
@@ -147,6 +162,57 @@ class PeerSection(Section, frozen=True, kw_only=True):
 class BgpSection(Section, frozen=True, kw_only=True):
     mesh: bool | None = None
     """Whether this node is one of the node-to-node mesh; None: as BGPConfiguration default says, and not where there is none."""
+
+
+class AnnounceSection(Section, frozen=True, kw_only=True):
+    """Prefixes that the node announces whatever the store says."""
+
+    prefixes: tuple[Prefix, ...]
+    communities: tuple[str, ...] = ()
+    """``aa:nn`` or ``aa:nn:mm``."""
+    check: Name | None = None
+    """The check that must pass; None: always announced."""
+    blackhole: bool | None = None
+    """Whether packets without a more specific route are dropped; None: where the prefix is no single address."""
+
+    def static(self) -> Iterator[StaticPrefix]:
+        values = [parse_community(text) for text in self.communities]
+        for prefix in self.prefixes:
+            yield StaticPrefix(
+                prefix=prefix,
+                communities=tuple(value for value in values if isinstance(value, int)),
+                large_communities=tuple(value for value in values if isinstance(value, tuple)),
+                check=self.check or "",
+                blackhole=not prefix.is_host if self.blackhole is None else self.blackhole,
+            )
+
+
+class CheckSection(Section, frozen=True, kw_only=True):
+    """What says whether a service lives: one of command, tcp and http."""
+
+    name: Name
+    command: tuple[str, ...] = ()
+    tcp: str | None = None
+    """``ADDRESS:PORT``."""
+    http: str | None = None
+    """URL."""
+    interval_s: Annotated[float, Meta(ge=0.1, le=3600)] = 2.0
+    timeout_s: Annotated[float, Meta(ge=0.05, le=60)] = 1.0
+    rise: Annotated[int, Meta(ge=1, le=100)] = 2
+    fall: Annotated[int, Meta(ge=1, le=100)] = 3
+
+    def check(self) -> HealthCheck:
+        address, port, _ = parse_peer_ip(self.tcp) if self.tcp is not None else (None, None, "")
+        return HealthCheck(
+            name=self.name,
+            command=self.command,
+            tcp=(address, port) if address is not None and port is not None else None,
+            url=self.http or "",
+            interval_s=self.interval_s,
+            timeout_s=self.timeout_s,
+            rise=self.rise,
+            fall=self.fall,
+        )
 
 
 class FallbackSection(Section, frozen=True, kw_only=True):
@@ -290,6 +356,8 @@ class Config(Section, frozen=True, kw_only=True):
     pool: PoolSection | None = None
     peer: tuple[PeerSection, ...] = ()
     bgp: BgpSection = BgpSection()
+    announce: tuple[AnnounceSection, ...] = ()
+    check: tuple[CheckSection, ...] = ()
     fallback: FallbackSection = FallbackSection()
     ecmp: EcmpSection = EcmpSection()
     decision: DecisionSection = DecisionSection()
@@ -316,9 +384,10 @@ class Config(Section, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, kernel=msgspec.structs.replace(self.kernel, table=table))
 
     def router_id(self) -> Address:
-        """The BGP identifier: as set, else the node's IPv4 address, which must be given or found before."""
-        address, _ = parse_interface(self.node.address)
-        return self.node.router_id if self.node.router_id is not None else address
+        """The BGP identifier: as set or hashed, else the node's IPv4 address, which must be given or found before."""
+        if self.node.router_id is None:
+            return parse_interface(self.node.address)[0]
+        return hashed_router_id(self.node.name) if self.node.router_id == HASH else Address.parse(self.node.router_id)
 
     def own_node(self) -> Node:
         """Return this node as others are to see it."""
@@ -354,6 +423,7 @@ class Config(Section, frozen=True, kw_only=True):
             node=self.own_node(),
             peers=tuple(self._peer(section) for section in self.peer),
             mesh=self.bgp.mesh,
+            announce=tuple(one for section in self.announce for one in section.static()),
             options=Options(
                 peers_learned_ceiling_s=self.startup.peers_learned_ceiling_s,
                 restore_after_s=self.fallback.restore_after_s,
@@ -370,6 +440,10 @@ class Config(Section, frozen=True, kw_only=True):
                 routes=self.kernel.routes(),
             ),
         )
+
+    def health_checks(self) -> tuple[HealthCheck, ...]:
+        """Return the checks to make."""
+        return tuple(section.check() for section in self.check)
 
     def _peer(self, section: PeerSection) -> Peer:
         return Peer(

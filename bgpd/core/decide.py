@@ -6,6 +6,7 @@ from itertools import islice
 
 import msgspec
 
+from bgpd.core.limits import Limits
 from bgpd.core.rib.adj_in import Path
 from bgpd.core.rib.decision import NOTHING, Candidate, Rules, candidate, select
 from bgpd.core.rib.filter import Rejected
@@ -16,8 +17,14 @@ from bgpd.model.prefix import Address, Prefix
 from bgpd.model.route import Attributes
 
 
+class ByPolicy(str):
+    """A refusal by import policy: what it refuses does not count against a peer's limit."""
+
+    __slots__ = ()
+
+
 class Decider:
-    """Owns which prefixes go through which next hop."""
+    """Owns which prefixes go through which next hop, and how many of a limited peer's routes are accepted."""
 
     def __init__(self, state: State) -> None:
         self._state = state
@@ -28,6 +35,7 @@ class Decider:
         """The same for paths as filters have changed them."""
         self._filtering: set[Address] = set()
         """Peers with import filters."""
+        self._limits = Limits(state)
         self._rules = Rules()
         self._clusters: set[Address | None] = set()
         self._own: list[tuple[int, int, int]] = []
@@ -43,6 +51,7 @@ class Decider:
         options = state.facts.options
         self._rules = Rules(options.ecmp_limit, options.multipath_relax, options.always_compare_med)
         self._filtering = {address for address, peer in state.facts.peers.items() if peer.policy.filters}
+        self._limits.begin()
         clusters = {peer.policy.reflector_cluster for peer in state.facts.peers.values()}
         self._clusters = (clusters | {state.facts.world.me.cluster_id}) - {None}
         self._own = [
@@ -85,6 +94,10 @@ class Decider:
             state.selections.pop(prefix, None)
         if new != old:
             self._selected(prefix)
+        if self._limits.any:
+            accepted = [one.path.peer for one in candidates]
+            accepted += [path.peer for path, why in refused if not isinstance(why, ByPolicy)]
+            self._limits.count(prefix, accepted)
 
     def _use(self, next_hop: Address, prefix: Prefix) -> None:
         users = self._users.get(next_hop)
@@ -120,6 +133,8 @@ class Decider:
         session = facts.sessions.get(path.peer)
         if peer is None or session is None or session.open is None:
             return "its peer is not configured"
+        if peer.policy.hold_reason:
+            return f"its peer is held: {peer.policy.hold_reason}"
         if reason := facts.broken(path.peer):
             return reason
         attributes = path.attributes
@@ -133,7 +148,7 @@ class Decider:
             return f"next hop {attributes.next_hop} is unusable: {resolved.reason}"
         taken = admitted(attributes, peer)
         if isinstance(taken, Rejected):
-            return taken.rule
+            return ByPolicy(taken.rule)
         if taken is not attributes:
             path = msgspec.structs.replace(path, attributes=taken)
         return candidate(path, resolved, external=peer.is_external, asn=peer.asn, router_id=session.open.router_id)
@@ -145,7 +160,7 @@ class Decider:
         devices = tuple(leg.device for leg in found.resolved.legs)
         taken = filtered(prefix, path.attributes, peer, facts.filters, devices)
         if isinstance(taken, Rejected):
-            return taken.rule
+            return ByPolicy(taken.rule)
         if taken is path.attributes:
             return found
         path = msgspec.structs.replace(path, attributes=taken)

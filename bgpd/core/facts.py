@@ -12,7 +12,7 @@ from bgpd.core.rib.filter import Compiled
 from bgpd.model.event import Options
 from bgpd.model.health import StaticPrefix
 from bgpd.model.node import Node
-from bgpd.model.peer import Notification, Peer, SessionOpen
+from bgpd.model.peer import MaxPrefix, Notification, Peer, SessionOpen
 from bgpd.model.pool import Affinity, AffinityState, Block, Pool
 from bgpd.model.prefix import Address, Family, Prefix
 
@@ -49,6 +49,8 @@ class Limit:
     reason: str
     until: float | None
     """When it may come back (monotonic seconds); None: when somebody resets it."""
+    limit: MaxPrefix
+    """What it broke; another limit gives it another try."""
 
 
 @dataclass(slots=True)

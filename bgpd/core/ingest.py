@@ -196,6 +196,9 @@ class Ingest:
                 self._malformed(event)
             case ev.BfdChanged():
                 self._bfd(event)
+            case ev.LimitLifted(peer=peer):
+                if facts.limits.pop(peer, None) is not None:
+                    self._state.stale.peers[peer] = None
 
     def _speaker_lost(self, reason: str) -> None:
         """End every session; what was learned is kept for the restart time that we offer, since the peers have restarted nothing."""
@@ -396,5 +399,6 @@ _BGP_EVENTS = (
     ev.RefreshBegun,
     ev.EndOfRib,
     ev.UpdateMalformed,
+    ev.LimitLifted,
     ev.BfdChanged,
 )

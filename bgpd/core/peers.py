@@ -88,8 +88,12 @@ class Peers:
 
     def _limited(self, peer: Peer) -> Peer:
         """Hold a peer that sent more than it may."""
-        limit = self._state.facts.limits.get(peer.address)
+        limits = self._state.facts.limits
+        limit = limits.get(peer.address)
         if limit is None:
+            return peer
+        if limit.limit != peer.policy.max_prefix:
+            del limits[peer.address]
             return peer
         return msgspec.structs.replace(peer, policy=msgspec.structs.replace(peer.policy, hold_reason=limit.reason))
 
@@ -161,4 +165,5 @@ class Peers:
 def _judged_by(peer: Peer) -> tuple[object, ...]:
     """Return what routes from and to a peer are judged by."""
     policy = msgspec.structs.replace(peer.policy, hold_reason="", max_prefix=None, bfd=None)
-    return (policy, bool(peer.policy.hold_reason), peer.asn, peer.local_asn, peer.local_address, peer.families)
+    limited = peer.policy.max_prefix is not None
+    return (policy, limited, bool(peer.policy.hold_reason), peer.asn, peer.local_asn, peer.local_address, peer.families)

@@ -63,6 +63,7 @@ class DaemonViews:
         peers: PeerViews,
         assign: Callable[[AssignRequest], Awaitable[AssignView]],
         *,
+        lift: Callable[[Address], Awaitable[None]],
         router_id: Address,
         asn: int,
         fib: FibViews,
@@ -74,6 +75,7 @@ class DaemonViews:
         self._speaker = speaker
         self._peers = peers
         self._assign = assign
+        self._lift = lift
         self._router_id = router_id
         self._asn = asn
         self._explainer = Explainer(pipeline.state, pipeline.forwarder)
@@ -125,7 +127,11 @@ class DaemonViews:
         _refuse(await self._speaker.refresh(self._peers.address(peer)))
 
     async def reset(self, peer: str, *, hard: bool, message: str) -> None:
-        _refuse(await self._speaker.reset(self._peers.address(peer), hard=hard, text=message))
+        address = self._peers.address(peer)
+        if address in self._state.facts.limits:
+            await self._lift(address)  # there is no session to end: let it be made again
+        else:
+            _refuse(await self._speaker.reset(address, hard=hard, text=message))
 
     # -------------------------------------------------------------- routes
 

@@ -24,6 +24,7 @@ import structlog
 from bgpd.adapters import clock, log
 from bgpd.adapters.bfd.process import BfdProcess
 from bgpd.adapters.exabgp.process import Speaker, SpeakerOptions
+from bgpd.adapters.health import Health
 from bgpd.adapters.netlink.routes import Kernel
 from bgpd.adapters.reconciler import Reconciler
 from bgpd.adapters.secrets import Passwords, Unfit
@@ -50,7 +51,7 @@ from bgpd.daemon.tunnels import Tunnels
 from bgpd.daemon.views import DaemonViews
 from bgpd.flow.inbox import Inbox
 from bgpd.model.bfd import BfdSession
-from bgpd.model.event import Converged, Event, StoreLost, StoreSynced
+from bgpd.model.event import Converged, Event, LimitLifted, StoreLost, StoreSynced
 from bgpd.model.forwarding import KernelKey, KernelRoute, KernelValue, RouteKey
 from bgpd.model.notice import Notice
 from bgpd.model.peer import Peer
@@ -134,6 +135,7 @@ class Daemon:
         )
         self._metrics = Metrics(self._pipeline, self._inbox, self._kernel_reconciler, clock.monotonic())
         self._kernel_reconciler.applied = self._metrics.program.observe
+        self._health = Health(config.health_checks(), self._inbox.put)
         self._claims: Reconciler[str, BlockClaim] = Reconciler(
             tables.claims, ClaimTarget(self._store), clock=clock.monotonic, converged=_nothing, notice=self._notice
         )
@@ -157,6 +159,7 @@ class Daemon:
                 Explainer(self._pipeline.state, self._pipeline.forwarder),
             ),
             Assigner(self._store, self._configured.node.name).assign,
+            lift=lambda peer: self._inbox.put(LimitLifted(peer)),
             router_id=self._router_id(),
             asn=self._config.node.asn,
             fib=FibViews(self._kernel_reconciler, self._kernel),
@@ -200,6 +203,7 @@ class Daemon:
                         self._releases.run(),
                         self._collection.run(),
                         self._tunnels.run(),
+                        self._health.run(),
                     )
                 ]
                 structlog.get_logger().info("daemon.started", node=self._configured.node.name)

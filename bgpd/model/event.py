@@ -241,6 +241,12 @@ class BfdChanged(_Event, frozen=True):
     status: BfdStatus | None
 
 
+class LimitLifted(_Event, frozen=True):
+    """Somebody resets a peer that is held because it sent too many prefixes."""
+
+    peer: Address
+
+
 # ------------------------------------------------------------------ kernel
 
 
@@ -328,6 +334,7 @@ Event = (
     | RefreshBegun
     | EndOfRib
     | UpdateMalformed
+    | LimitLifted
     | BfdChanged
     | KernelSynced
     | LinkChanged

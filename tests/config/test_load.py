@@ -21,6 +21,7 @@ from bgpd.core.resource.check import findings
 from bgpd.core.resource.kinds import IPPOOL
 from bgpd.model.event import Options
 from bgpd.model.forwarding import RouteSettings
+from bgpd.model.health import HealthCheck, StaticPrefix
 from bgpd.model.node import Node
 from bgpd.model.peer import Peer, SecretRef
 from bgpd.model.pool import Fallback, Mode, Pool
@@ -192,7 +193,10 @@ peers_learned_ceiling_s = 3
 
 def test_the_example_holds_and_shows_each_default():
     """The example loads; a key that is commented out shows the default that stands in the schema."""
-    shown = re.sub(r"^# ([a-z0-9_]+ = )", r"\1", EXAMPLE.read_text(), flags=re.MULTILINE)
+    text = re.sub(
+        r"^# \[\[[a-z]+\]\]\n(# .*\n)+", "", EXAMPLE.read_text(), flags=re.MULTILINE
+    )  # lists without a default
+    shown = re.sub(r"^# ([a-z0-9_]+ = )", r"\1", text, flags=re.MULTILINE)
     shown = re.sub(r'^(name = "node-a"|router_id = .*|url = "etcds:.*)$', "", shown, flags=re.MULTILINE)
 
     plain = load(EXAMPLE)
@@ -212,6 +216,71 @@ def test_the_example_holds_and_shows_each_default():
     for key in ("vrf", "source_ipv4", "source_ipv6"):
         as_shown["kernel"].pop(key)
     assert msgspec.convert(as_shown, Config, dec_hook=lambda kind, value: kind.parse(value)) == plain
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("kube-master", "25.79.212.8"), ("nodeTest", "109.174.215.226"), ("Testrobin123", "207.94.5.27")],
+)
+def test_router_id_may_be_a_hash_of_the_name(tmp_path, name, expected):
+    """ "hash" gives the id that Calico gives a node of that name (CALICO_ROUTER_ID)."""
+    text = re.sub(r"name = .*", f'name = "{name}"', MINIMAL) + 'router_id = "hash"\n'
+
+    assert str(load(written(tmp_path, text)).router_id()) == expected
+
+
+def test_static_prefixes_and_their_checks_are_read(tmp_path):
+    """[[announce]] gives prefixes with communities, dropped here unless they are single addresses; [[check]] what they hang on."""
+    text = (
+        MINIMAL
+        + """
+[[announce]]
+prefixes = ["203.0.113.53/32", "203.0.113.0/28"]
+communities = ["64512:53", "64512:1:2"]
+check = "dns"
+[[check]]
+name = "dns"
+tcp = "[fd00::53]:53"
+rise = 5
+"""
+    )
+    config = load(written(tmp_path, text))
+
+    same = {"communities": (64512 << 16 | 53,), "large_communities": ((64512, 1, 2),), "check": "dns"}
+    assert config.configured().announce == (
+        StaticPrefix(prefix=Prefix.parse("203.0.113.53/32"), blackhole=False, **same),
+        StaticPrefix(prefix=Prefix.parse("203.0.113.0/28"), blackhole=True, **same),
+    )
+    assert config.health_checks() == (HealthCheck(name="dns", tcp=(Address.parse("fd00::53"), 53), rise=5),)
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "rule"),
+    [
+        ("[[announce]]\nprefixes = []", "announce[0].prefixes", "must name at least one prefix"),
+        (
+            '[[announce]]\nprefixes = ["10.0.0.0/8"]\ncheck = "x"',
+            "announce[0].check",
+            "must be the name of a [[check]]",
+        ),
+        (
+            '[[announce]]\nprefixes = ["10.0.0.0/8", "10.0.0.0/8"]',
+            "announce[0].prefixes[1]",
+            "must be announced once only",
+        ),
+        ('[[announce]]\nprefixes = ["10.0.0.0/8"]\ncommunities = ["1"]', "announce[0].communities[0]", "must be aa:nn"),
+        ('[[check]]\nname = "x"', "check[0]", "must have exactly one of command, tcp and http, not none"),
+        ('[[check]]\nname = "x"\ntcp = "1.2.3.4"', "check[0].tcp", "must be ADDRESS:PORT"),
+        ('[[check]]\nname = "x"\nhttp = "ftp://a"', "check[0].http", "must be a URL that begins with http"),
+        ('[[check]]\nname = "x"\ncommand = ["dig"]', "check[0].command", "must begin with an absolute path"),
+    ],
+)
+def test_wrong_static_prefix_or_check_is_named(tmp_path, text, path, rule):
+    """Each rule of [[announce]] and [[check]] names its place."""
+    found, _, said = one_defect(tmp_path, MINIMAL + text + "\n")
+
+    assert found == path
+    assert rule in said
 
 
 def test_the_example_names_every_key():
@@ -283,7 +352,7 @@ def test_all_defects_are_listed_at_once(tmp_path):
         (MINIMAL.replace("10.0.0.1/24", "10.0.0.1/33"), "node.address", "prefix length 33 is not in 0..32"),
         (MINIMAL.replace("10.0.0.1/24", "127.0.0.1"), "node.address", "must be a unicast address"),
         (MINIMAL.replace("10.0.0.1/24", "fd00::1/64"), "node.router_id", "is required where node.address is an IPv6"),
-        (MINIMAL + 'router_id = "fd00::1"', "node.router_id", "a router id is written as an IPv4 address"),
+        (MINIMAL + 'router_id = "fd00::1"', "node.router_id", "must be written as an IPv4 address other than"),
         (MINIMAL.replace("64512", "0"), "node.asn", "must be a whole number >= 1"),
         (MINIMAL.replace("64512", "4294967295"), "node.asn", "must be a whole number <= 4294967294"),
         (MINIMAL.replace("64512", "23456"), "node.asn", "AS 23456 stands for"),

@@ -16,7 +16,8 @@ from bgpd.model.bgp import AddCommunity, Advertisement, BgpConfiguration, BgpFil
 from bgpd.model.forwarding import KernelRoute, RouteKey, RouteKind
 from bgpd.model.health import StaticPrefix
 from bgpd.model.node import Node
-from bgpd.model.peer import PeerKind, PeerPolicy
+from bgpd.model.peer import MaxPrefix, Notification, PeerKind, PeerPolicy
+from bgpd.model.pool import Block
 from bgpd.model.prefix import Address, Family, Prefix
 from bgpd.model.route import Announcement
 from tests.core import world as w
@@ -28,6 +29,7 @@ ROUTES = int(os.environ.get("BGPD_TEST_ROUTES", "2000"))
 """Routes of the filter test; issue 5 names 100,000."""
 NETWORK = w.P("192.0.2.0/24")
 RESOURCE = BgpPeer(name="far", address=FAR, asn=65777)
+NOTIFIED = Notification(6, 3, sent=True)
 REJECT = FilterRule(accept=False, cidr=NETWORK)
 
 
@@ -343,3 +345,71 @@ def test_reflector_announces_what_clients_send() -> None:
 
     w.feed(pipeline, [ev.RoutesLearned(peer=source, withdrawn=(NETWORK,))])
     assert 0 == len(pipeline.tables.adj_rib_out)
+
+
+def test_borrowed_address_is_announced_until_it_is_given_back() -> None:
+    """An address that this node holds in another's block goes out by itself, and goes with its release."""
+    lent = Block(cidr=w.BLOCK2, node="node2", borrowed=((w.A("10.65.2.7"), "node1"), (w.A("10.65.2.9"), "node3")))
+    key = (w.TOR1, w.P("10.65.2.7/32"))
+
+    pipeline = w.feed(w.running(), [ev.BlockChanged(lent)])
+    assert Announcement() == pipeline.tables.adj_rib_out.get(key)
+    assert (w.TOR1, w.P("10.65.2.9/32")) not in pipeline.tables.adj_rib_out
+
+    w.feed(pipeline, [ev.BlockChanged(Block(cidr=w.BLOCK2, node="node2"))])
+    assert key not in pipeline.tables.adj_rib_out
+
+
+# ------------------------------------------------------------------ limits
+
+
+def limited(limit: int, restart_s: int = 0) -> ev.BgpPeerChanged:
+    return ev.BgpPeerChanged(msgspec.structs.replace(TOR1, max_prefix=MaxPrefix(limit, 75, restart_s)))
+
+
+def several(count: int, first: int = 0) -> ev.RoutesLearned:
+    return w.learned(
+        w.TOR1, *(Prefix.of(Address(w.A("100.0.0.0") + (n << 8)), 24) for n in range(first, first + count))
+    )
+
+
+def test_peer_beyond_its_limit_is_warned_of_then_ended() -> None:
+    """At the share a notice, beyond the limit no session and no routes, for the restart time; then it may try again."""
+    pipeline = w.feed(resourced(), [limited(8, restart_s=60)])  # two blocks are there already
+    pipeline.take_notices()
+
+    assert [] == changed(pipeline, [several(4)])
+    assert ["peer.near_limit"] == [one.name for one in pipeline.take_notices()]
+    assert [] == changed(pipeline, [several(2, first=4)])
+    assert [w.TOR1] == changed(pipeline, [several(1, first=6)], now=5.0)
+
+    assert "it sent 9 routes, and its limit is 8" == pipeline.state.facts.peers[w.TOR1].policy.hold_reason
+    assert [w.TOR2] == [one.path.peer for one in pipeline.state.selection(w.BLOCK2).chosen]
+    assert 65.0 == pipeline.deadline()
+    w.feed(pipeline, [ev.PeerDown(w.TOR1, "neighbor removed", NOTIFIED)], now=6.0)
+    assert [w.TOR1] == changed(pipeline, [ev.Tick()], now=65.0)
+    assert w.TOR1 in pipeline.tables.neighbors
+
+
+def test_limit_without_restart_time_waits_for_somebody() -> None:
+    """A peer that broke its limit comes back by a reset, or with another limit."""
+    for remedy in (ev.LimitLifted(w.TOR1), limited(9)):
+        pipeline = w.feed(resourced(), [limited(2), several(1)])
+        assert w.TOR1 not in pipeline.tables.neighbors
+        w.feed(pipeline, [ev.PeerDown(w.TOR1, "neighbor removed", NOTIFIED), ev.Tick()], now=1e6)
+        assert w.TOR1 not in pipeline.tables.neighbors
+
+        assert [w.TOR1] == changed(pipeline, [remedy])
+
+
+def test_what_a_filter_refuses_does_not_count() -> None:
+    """The limit is of accepted routes: a filter is a remedy; withdrawn routes count no more."""
+    everything = FilterRule(accept=False, cidr=w.P("100.0.0.0/8"))
+    pipeline = w.feed(resourced(), [limited(3), with_filter(everything), several(50)])
+    assert w.TOR1 in pipeline.tables.neighbors
+
+    gone = ev.RoutesLearned(peer=w.TOR1, withdrawn=several(50).announced)
+    w.feed(pipeline, [gone, with_filter(), several(1), gone, several(1, first=9)])
+    assert w.TOR1 in pipeline.tables.neighbors
+    w.feed(pipeline, [several(1, first=10)])
+    assert w.TOR1 not in pipeline.tables.neighbors

@@ -136,6 +136,11 @@ def resources() -> list[list[ev.Event]]:
         [ev.BgpPeerChanged(BgpPeer(name="out", address=A("198.51.100.9"), asn=65779, filters=("out",)))],
         [ev.NodeChanged(node(1)), ev.NodeChanged(mine)],
         [replace(CONFIGURED, peers=WATCHED.peers, announce=(prefix,))],
+        [
+            ev.AffinityChanged(Affinity(cidr=P("10.65.4.0/26"), node="node3", state=AffinityState.CONFIRMED)),
+            ev.BlockChanged(Block(cidr=P("10.65.4.0/26"), node="node3", borrowed=((A("10.65.4.9"), "node2"),))),
+            ev.BlockChanged(Block(cidr=P("10.65.4.0/26"), node="node3", borrowed=((A("10.65.4.7"), "node1"),))),
+        ],
         [ev.HealthChanged("dns", False), ev.HealthChanged("dns", True)],
         [ev.DrainChanged(True), ev.DrainChanged(False)],
     ]
