@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import msgspec
 
+from bgpd.core.export import Exporter
 from bgpd.core.forward import Forwarder, Reached
 from bgpd.core.overlay.choose import How
 from bgpd.core.rib.adj_in import Path
+from bgpd.core.rib.filter import Rejected
+from bgpd.core.rib.policy import Source
 from bgpd.core.state import State
 from bgpd.model.forwarding import VXLAN_DEVICE, Leg
 from bgpd.model.prefix import Address, Prefix
@@ -17,6 +20,8 @@ from bgpd.model.route import as_path_text, community_text
 from bgpd.model.view import PathView
 
 LAST_CHANGES = 5
+NAMES_SHOWN = 10
+"""Peers of one line."""
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -39,9 +44,10 @@ class Explanation(msgspec.Struct, frozen=True):
 class Explainer:
     """Reads the state; owns nothing."""
 
-    def __init__(self, state: State, forwarder: Forwarder) -> None:
+    def __init__(self, state: State, forwarder: Forwarder, exporter: Exporter) -> None:
         self._state = state
         self._forwarder = forwarder
+        self._exporter = exporter
 
     def match(self, address: Address) -> Prefix | None:
         """Return the longest prefix that we forward, own or have learned and that holds *address*. O(prefix lengths)."""
@@ -105,6 +111,7 @@ class Explainer:
         if reached is not None and reached.how is not How.BGP and reached.how is not How.OWN:
             steps.append(self._node(reached.node))
         steps.append(self._route(prefix, reached))
+        steps += self._announced(prefix)
         changes = [(c.at, c.text) for c in reversed(self._state.history) if c.prefix == prefix][:LAST_CHANGES]
         return Explanation(prefix, self._answer(query, prefix, reached), tuple(steps), tuple(changes))
 
@@ -143,17 +150,32 @@ class Explainer:
                 f"from {self._peer_name(path.peer)} {path.peer}: next hop {attributes.next_hop}, "
                 f"AS path [{as_path_text(attributes.as_path)}]{stale}"
             )
-        if prefix in state.facts.blocks_of.get(state.facts.me.name, ()):
-            peers = sorted(self._peer_name(peer) for peer, own in self._announced() if own == prefix)
-            return Step("announced", f"to {', '.join(peers)}" if peers else "to nobody", tuple(details))
+        if not details and prefix in state.originated:
+            return Step("adj-rib-in", f"none is needed: this node announces it ({state.originated[prefix].source})")
         if not details:
             down = [
-                f"{peer.name} {address} is down: {state.facts.sessions[address].reason or 'not established yet'}"
+                f"{peer.name} {address} is down: "
+                f"{peer.policy.hold_reason or state.facts.sessions[address].reason or 'not established yet'}"
                 for address, peer in state.facts.peers.items()
                 if not state.facts.sessions[address].up
             ]
             return Step("adj-rib-in", "no peer announces it", tuple(down))
         return Step("adj-rib-in", f"{len(details)} path{'s' if len(details) > 1 else ''}", tuple(details))
+
+    def _announced(self, prefix: Prefix) -> list[Step]:
+        """Say which peers are told of a prefix, and of the others why not. O(peers)."""
+        if prefix not in self._state.originated and self._state.selection(prefix).best is None:
+            return []
+        told: list[str] = []
+        refused: dict[str, list[str]] = {}
+        for address, peer in self._state.facts.peers.items():
+            found = self._exporter.outcome(address, prefix)
+            if isinstance(found, Rejected):
+                refused.setdefault(found.rule, []).append(peer.name)
+            else:
+                told.append(peer.name)
+        details = tuple(f"not to {_names(names)}: {why}" for why, names in sorted(refused.items()))
+        return [Step("announced", f"to {_names(told)}" if told else "to nobody", details)]
 
     def _decision(self, prefix: Prefix) -> Step:
         selection = self._state.selection(prefix)
@@ -195,6 +217,9 @@ class Explainer:
             return f"{query}{where} is known, but no path of it is usable."
         to = f" to {reached.node}" if reached.node else ""
         legs = _legs(reached.legs)
+        own = self._state.originated.get(prefix)
+        if reached.how is How.OWN and own is not None and own.source is not Source.BLOCK:
+            return f"{query}{where}: {reached.reason}; what serves it here gets it."
         match reached.how:
             case How.OWN:
                 return f"{query}{where} belongs to a block of this node: local workloads, or blackhole."
@@ -210,9 +235,6 @@ class Explainer:
                 return f"{query}{where} goes by another's route of the kernel: {reached.reason}."
             case How.WAITING:
                 return f"{query}{where} waits: {reached.reason}; a route that the kernel has is kept."
-
-    def _announced(self) -> list[tuple[Address, Prefix]]:
-        return [key for key, _ in self._state.tables.adj_rib_out.items()]
 
     def _peer_name(self, address: Address) -> str:
         peer = self._state.facts.peers.get(address)
@@ -240,3 +262,9 @@ def _legs(legs: tuple[Leg, ...]) -> str:
     return " and ".join(
         f"{leg.gateway} dev {leg.device}" if leg.gateway is not None else f"dev {leg.device}" for leg in legs
     )
+
+
+def _names(names: list[str]) -> str:
+    """Join names; a reflector has hundreds of peers, of which some are shown."""
+    shown = ", ".join(sorted(names)[:NAMES_SHOWN])
+    return shown if len(names) <= NAMES_SHOWN else f"{shown} and {len(names) - NAMES_SHOWN} more"

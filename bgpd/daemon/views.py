@@ -78,7 +78,7 @@ class DaemonViews:
         self._lift = lift
         self._router_id = router_id
         self._asn = asn
-        self._explainer = Explainer(pipeline.state, pipeline.forwarder)
+        self._explainer = Explainer(pipeline.state, pipeline.forwarder, pipeline.exporter)
         self._started = clock.monotonic()
 
     # -------------------------------------------------------------- status

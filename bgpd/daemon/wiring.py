@@ -156,7 +156,7 @@ class Daemon:
                 self._pipeline,
                 self._neighbors,
                 self._adj_rib_out,
-                Explainer(self._pipeline.state, self._pipeline.forwarder),
+                Explainer(self._pipeline.state, self._pipeline.forwarder, self._pipeline.exporter),
             ),
             Assigner(self._store, self._configured.node.name).assign,
             lift=lambda peer: self._inbox.put(LimitLifted(peer)),
