@@ -134,10 +134,19 @@ class Cluster:
         self.hosts = [LanHost(self.lan, number, folder) for number in (1, 2, 3)]
         self.bird: subprocess.Popen[bytes] | None = None
 
-    def start_bird(self, *routes: str) -> None:
+    def bird_config(self, *routes: str) -> Path:
         file = self.folder / "bird.conf"
         text = " ".join(f"route {route} blackhole;" for route in routes)
         file.write_text(BIRD.format(folder=self.folder, routes=text))
+        return file
+
+    def bird_routes(self, *routes: str) -> None:
+        """Have the router announce other routes."""
+        self.bird_config(*routes)
+        self.birdc("configure")
+
+    def start_bird(self, *routes: str) -> None:
+        file = self.bird_config(*routes)
         command = ["bird", "-f", "-c", str(file), "-s", f"{self.folder}/bird.ctl"]
         self.bird = subprocess.Popen(["ip", "netns", "exec", self.router.name, *command])
 
