@@ -7,6 +7,7 @@ import ctypes
 import os
 import socket
 import threading
+from collections import deque
 from contextlib import suppress
 from typing import Self
 
@@ -44,6 +45,8 @@ class RawSpeaker:
     def __init__(self, netns: str, address: Address, asn: int, *capabilities: bytes) -> None:
         self.asn, self.router_id = asn, address
         self.capabilities = capabilities or (IPV4, REFRESH, asn4(asn))
+        self.openings: deque[bytes] = deque()
+        """Sent in the place of our OPEN, one a connection."""
         self.received: list[tuple[int, bytes]] = []
         """(kind, body) of each message of all connections but KEEPALIVEs."""
         self.established = 0
@@ -68,8 +71,11 @@ class RawSpeaker:
             self._writer = None
 
     def send(self, body: bytes, kind: int = UPDATE) -> None:
+        self.write(message(kind, body))
+
+    def write(self, data: bytes) -> None:
         assert self._writer is not None, "there is no session"
-        self._writer.write(message(kind, body))
+        self._writer.write(data)
 
     @property
     def is_up(self) -> bool:
@@ -79,11 +85,15 @@ class RawSpeaker:
         """(code, subcode) of each NOTIFICATION received."""
         return [(body[0], body[1]) for kind, body in self.received if kind == NOTIFICATION]
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def open_body(self, *, version: int = 4, asn: int = 0, hold_time_s: int = 90, router_id: bytes = b"") -> bytes:
+        """The body of our OPEN, or of one that differs."""
         parameters = b"".join(self.capabilities)
-        asn = (self.asn if self.asn < 65536 else 23456).to_bytes(2, "big")
-        body = b"\4" + asn + (90).to_bytes(2, "big") + self.router_id.packed + bytes((len(parameters),)) + parameters
-        writer.write(message(OPEN, body))
+        short = (asn or (self.asn if self.asn < 65536 else 23456)).to_bytes(2, "big")
+        head = bytes((version,)) + short + hold_time_s.to_bytes(2, "big") + (router_id or self.router_id.packed)
+        return head + bytes((len(parameters),)) + parameters
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(self.openings.popleft() if self.openings else message(OPEN, self.open_body()))
         with suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 head = await reader.readexactly(19)
