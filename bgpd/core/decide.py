@@ -75,7 +75,7 @@ class Decider:
         if (borrower := state.facts.borrower.get(prefix)) is not None:
             own = borrower == state.facts.me.name
         for path in state.adj_in.paths(prefix).values():
-            self._use(path.attributes.next_hop, prefix)
+            self._use(_hop(path), prefix)
             found = "it is inside a block of ours" if own else self._judged.get(path) or self._judge(path)
             if type(found) is Candidate and path.peer in self._filtering:
                 found = self._filtered(prefix, found)
@@ -143,9 +143,12 @@ class Decider:
             return reason
         if facts.options.enforce_first_as and peer.is_external and attributes.neighbor_asn != peer.asn:
             return f"its AS path does not begin with the peer's AS {peer.asn}"
-        resolved = self._state.resolver.resolve(attributes.next_hop)
+        resolver = self._state.resolver
+        hop = _hop(path)
+        beside = peer.interface and hop.is_link_local
+        resolved = resolver.on_link(peer.interface, hop) if beside else resolver.resolve(hop)
         if not resolved.legs:
-            return f"next hop {attributes.next_hop} is unusable: {resolved.reason}"
+            return f"next hop {hop} is unusable: {resolved.reason}"
         taken = admitted(attributes, peer)
         if isinstance(taken, Rejected):
             return ByPolicy(taken.rule)
@@ -199,7 +202,7 @@ class Decider:
         for next_hop in state.resolver.refresh():
             users = self._users.get(next_hop, {})
             for prefix in list(users):
-                if any(path.attributes.next_hop == next_hop for path in state.adj_in.paths(prefix).values()):
+                if any(_hop(path) == next_hop for path in state.adj_in.paths(prefix).values()):
                     state.stale.prefixes[prefix] = None
                 else:
                     del users[prefix]
@@ -211,3 +214,11 @@ class Decider:
                 self._users.pop(next_hop, None)
                 if not nodes and next_hop not in state.facts.gateways:
                     state.resolver.forget(next_hop)
+
+
+def _hop(path: Path) -> Address:
+    """Return the next hop that counts: over a link-local session the link-local one, beside which the other may be unspecified."""
+    attributes = path.attributes
+    if attributes.link_local_next_hop is not None and path.peer.is_link_local:
+        return attributes.link_local_next_hop
+    return attributes.next_hop

@@ -319,6 +319,9 @@ class Ingest:
         match event:
             case ev.KernelSynced():
                 self._state.facts.kernel_synced = True
+            case ev.RouterFound(link=link, address=address):
+                self._state.facts.world.found[link] = address
+                self._state.sessions.links_changed()
             case ev.LinkChanged():
                 resolver.link_changed(event)
                 stale.resolution = stale.overlay = True

@@ -119,6 +119,11 @@ class Pipeline:
         checked = all(not one.check or one.check in facts.health for one in facts.announce)
         return self.store_known and checked and (self.may_remove or not self.state.transit)
 
+    def unnumbered(self) -> set[str]:
+        """Return the links whose neighbor is to be found. O(BGPPeers)."""
+        peers = self.state.facts.world.peers.values()
+        return {peer.interface for peer in peers if peer.interface and peer.address is None}
+
     def waiting_for(self) -> tuple[str, ...]:
         """Say what the present phase waits for."""
         facts = self.state.facts

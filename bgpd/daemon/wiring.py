@@ -35,6 +35,7 @@ from bgpd.adapters.store.lease import Liveness, NameTaken, register
 from bgpd.adapters.store.open import open_store
 from bgpd.adapters.store.transact import ensure_pool
 from bgpd.adapters.store.watch import StoreSource
+from bgpd.adapters.unnumbered import Unnumbered
 from bgpd.api.metrics import MetricsServer, Unusable
 from bgpd.api.server import Server, SocketUnusable
 from bgpd.config.schema import Config, SpeakerMode
@@ -135,6 +136,7 @@ class Daemon:
         )
         self._metrics = Metrics(self._pipeline, self._inbox, self._kernel_reconciler, clock.monotonic())
         self._kernel_reconciler.applied = self._metrics.program.observe
+        self._unnumbered = Unnumbered(self._pipeline.unnumbered, self._inbox.put)
         self._health = Health(config.health_checks(), self._inbox.put)
         self._claims: Reconciler[str, BlockClaim] = Reconciler(
             tables.claims, ClaimTarget(self._store), clock=clock.monotonic, converged=_nothing, notice=self._notice
@@ -204,6 +206,7 @@ class Daemon:
                         self._collection.run(),
                         self._tunnels.run(),
                         self._health.run(),
+                        self._unnumbered.run(),
                     )
                 ]
                 structlog.get_logger().info("daemon.started", node=self._configured.node.name)

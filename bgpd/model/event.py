@@ -250,6 +250,13 @@ class LimitLifted(_Event, frozen=True):
 # ------------------------------------------------------------------ kernel
 
 
+class RouterFound(_Event, frozen=True):
+    """A router advertises itself on a link: the far end of the BGPPeer that names the link and no address."""
+
+    link: str
+    address: Address
+
+
 class KernelSynced(_Event, frozen=True):
     """Links, addresses and routes of others have been read once."""
 
@@ -336,6 +343,7 @@ Event = (
     | UpdateMalformed
     | LimitLifted
     | BfdChanged
+    | RouterFound
     | KernelSynced
     | LinkChanged
     | LinkRemoved

@@ -13,7 +13,7 @@ from bgpd.core.peers import MISSING_FILTER_S
 from bgpd.core.pipeline import Pipeline
 from bgpd.model import event as ev
 from bgpd.model.bgp import AddCommunity, Advertisement, BgpConfiguration, BgpFilter, BgpPeer, FilterRule, SetPriority
-from bgpd.model.forwarding import KernelRoute, RouteKey, RouteKind
+from bgpd.model.forwarding import KernelRoute, Leg, RouteKey, RouteKind
 from bgpd.model.health import StaticPrefix
 from bgpd.model.node import Node
 from bgpd.model.peer import MaxPrefix, Notification, PeerKind, PeerPolicy
@@ -261,6 +261,32 @@ def test_reachable_by_is_a_route_to_the_peer() -> None:
     assert [w.TOR2] == [leg.gateway for leg in pipeline.state.resolver.resolve(FAR).legs]
     w.feed(pipeline, [ev.BgpPeerRemoved("far")])
     assert key not in pipeline.tables.kernel
+
+
+def test_unnumbered_peer_is_there_once_it_was_found() -> None:
+    """A BGPPeer with a link and no address has the router found there; its routes go by that link, and go with it."""
+    link, router = "eth2", w.A("fe80::8")
+    peer = BgpPeer(name="link", interface=link, asn=65780, extended_next_hop=True)
+    pipeline = w.feed(w.running(), [ev.BgpPeerChanged(peer), ev.AddressAdded(link, w.A("fe80::1"), w.P("fe80::/64"))])
+    assert {link} == pipeline.unnumbered()
+    assert 2 == len(pipeline.tables.neighbors)
+
+    w.feed(pipeline, [ev.RouterFound(link, router)])
+    neighbor = pipeline.tables.neighbors.get(router)
+    assert neighbor is not None
+    assert (w.A("fe80::1"), link, (Family.IPV4, Family.IPV6)) == (
+        neighbor.local_address,
+        neighbor.interface,
+        neighbor.families,
+    )
+    up = msgspec.structs.replace(w.opened(1), asn=65780, families=(Family.IPV4, Family.IPV6))
+    route = w.learned(w.TOR2, NETWORK, last=65781)
+    attributes = msgspec.structs.replace(route.attributes, next_hop=w.A("::"), link_local_next_hop=router)
+    w.feed(pipeline, [ev.PeerUp(router, up), msgspec.structs.replace(route, peer=router, attributes=attributes)])
+    assert (Leg(link, router),) == pipeline.forwarder.reached[NETWORK].legs
+
+    w.feed(pipeline, [ev.LinkChanged(name=link, index=2, up=False, mtu_bytes=1500)])
+    assert NETWORK not in pipeline.forwarder.reached
 
 
 # ------------------------------------------------------------------ what is announced

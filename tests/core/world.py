@@ -136,6 +136,9 @@ def resources() -> list[list[ev.Event]]:
         [ev.BgpPeerChanged(BgpPeer(name="out", address=A("198.51.100.9"), asn=65779, filters=("out",)))],
         [ev.NodeChanged(node(1)), ev.NodeChanged(mine)],
         [replace(CONFIGURED, peers=WATCHED.peers, announce=(prefix,))],
+        [ev.BgpPeerChanged(BgpPeer(name="link", interface="eth2", asn=65780, extended_next_hop=True))],
+        [ev.RouterFound("eth2", A("fe80::8")), ev.RouterFound("eth2", A("fe80::9"))],
+        [ev.AddressAdded("eth2", A("fe80::1"), P("fe80::/64"))],
         [
             ev.AffinityChanged(Affinity(cidr=P("10.65.4.0/26"), node="node3", state=AffinityState.CONFIRMED)),
             ev.BlockChanged(Block(cidr=P("10.65.4.0/26"), node="node3", borrowed=((A("10.65.4.9"), "node2"),))),

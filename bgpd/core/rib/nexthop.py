@@ -45,6 +45,7 @@ class Resolver:
         self._answers: dict[tuple[Address, bool], Resolved] = {}
         self._own: dict[Address, set[str]] = {}
         self._gateways: dict[Address, Address] = {}
+        self._on_link: dict[tuple[str, Address], Resolved] = {}
 
     @property
     def links(self) -> dict[str, LinkChanged]:
@@ -110,9 +111,28 @@ class Resolver:
             answer = self._answers[key] = self._look_up(address, default_allowed)
         return answer
 
+    def on_link(self, device: str, address: Address) -> Resolved:
+        """Say how a link-local *address* is reached: by the link of its session, whatever routes say."""
+        key = (device, address)
+        answer = self._on_link.get(key)
+        if answer is None:
+            answer = self._on_link[key] = self._beside(device, address)
+        return answer
+
+    def _beside(self, device: str, address: Address) -> Resolved:
+        link = self._links.get(device)
+        if link is None or not link.up:
+            return Resolved((), reason=f"link {device} is down")
+        return Resolved((Leg(device, address),), on_link=True)
+
     def refresh(self) -> set[Address]:
         """Recompute the remembered answers; returns the addresses whose answer changed. O(distinct next hops)."""
         changed = set()
+        for (device, address), before in self._on_link.items():
+            now = self._beside(device, address)
+            if now != before:
+                self._on_link[device, address] = now
+                changed.add(address)
         for (address, default_allowed), old in self._answers.items():
             new = self._look_up(address, default_allowed)
             if new != old:
@@ -122,6 +142,7 @@ class Resolver:
 
     def forget(self, address: Address) -> None:
         """Drop remembered answers for an address that nobody asks for any more."""
+        self._on_link = {key: answer for key, answer in self._on_link.items() if key[1] != address}
         self._answers.pop((address, False), None)
         self._answers.pop((address, True), None)
 
