@@ -10,7 +10,7 @@ import sys
 
 import structlog
 
-_QUIET = {"peer.established", "phase.entered", "store.returned", "block.claimed"}
+_QUIET = {"peer.established", "phase.entered", "fib.compat_mode", "store.returned", "block.claimed"}
 """Notices that are good news: INFO. Every other notice is a WARNING: an operator would want to know."""
 
 _structured_traceback = structlog.processors.ExceptionRenderer(

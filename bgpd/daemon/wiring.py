@@ -226,6 +226,8 @@ class Daemon:
 
     async def _run_kernel(self) -> None:
         await self._kernel.open()
+        for remark in self._kernel.remarks():
+            self._notice(remark)
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._kernel.run())

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from bgpd.adapters.netlink.options import DEFAULTS, KernelOptions, NexthopObjects
 from bgpd.daemon.fib import FibViews
 from bgpd.model.forwarding import DeviceKey, Fdb, FdbKey, KernelKey, KernelValue, Neighbour, NeighbourKey, VxlanDevice
 from bgpd.model.view import FibQuery
 from bgpd.sim.namespace import Namespace
-from tests.netns.kernel_world import LEGS, NODE, A, blocks, heard, keeping, make_space, monitoring, through
+from tests.netns.kernel_world import LEGS, NODE, A, Kept, blocks, heard, keeping, make_space, monitoring, through
 
 pytestmark = pytest.mark.netns
 
@@ -228,3 +229,51 @@ def test_diff_reads_the_kernel_anew(space: Namespace) -> None:
             ]
 
     space.run(scenario)
+
+
+def test_bad_routes_delay_no_good_one(space: Namespace, tmp_path: Path) -> None:
+    """With hundreds of routes refused and retried, a good one is there at once; and they are, once their cause is gone."""
+    bad, good = blocks(400), blocks(5, "10.140.0.0")
+    script = tmp_path / "batch"
+    lines = [f"{{}} {key.prefix} via 10.1.0.2 proto static\n" for key in bad]
+    script.write_text("".join(line.format("route add") for line in lines))
+    space.ip("-batch", str(script))
+
+    async def scenario() -> None:
+        async with keeping(through(LEGS, good[:1])) as kept:
+            kept.want(through(LEGS, [*bad, good[0]]))
+            await kept.until(lambda: len(kept.reconciler.failures) == 400)
+            failure = kept.reconciler.failure(bad[7])
+            assert failure is not None
+            assert failure.reason.startswith("EEXIST: File exists")
+            for number in range(1, 5):
+                started = time.monotonic()
+                kept.want(through(LEGS, [*bad, *good[: number + 1]]))
+                await kept.until(lambda: good[number] in kept.kernel.actual)  # noqa: B023 - waited for at once
+                assert time.monotonic() - started < 5
+            assert len(kept.reconciler.failures) == 400
+
+            script.write_text("".join(line.format("route delete") for line in lines))
+            space.ip("-batch", str(script))
+            await asyncio.wait_for(until_right(kept), 90)
+
+    space.run(scenario)
+
+
+async def until_right(kept: Kept) -> None:
+    while not kept.right():
+        await asyncio.sleep(0.05)
+
+
+def test_kernel_is_remarked_upon(space: Namespace) -> None:
+    """What the kernel costs its listeners, or lacks, is said once at the start, with how to mend it."""
+
+    async def scenario() -> list[str]:
+        names: list[str] = []
+        for mode, options in (("0", DEFAULTS), ("1", DEFAULTS), ("1", KernelOptions(objects=NexthopObjects.OFF))):
+            space.execute("sysctl", "-qw", f"net.ipv4.nexthop_compat_mode={mode}")
+            async with keeping({}, options=options) as kept:
+                names += [remark.name for remark in kept.kernel.remarks()]
+        return names
+
+    assert space.run(scenario) == ["fib.compat_mode", "fib.without_objects"]

@@ -43,6 +43,8 @@ from bgpd.model.forwarding import (
 )
 
 _PRESENT: Final = Present()
+VALUES: Final = 4096
+"""Values of routes that are shared, one or two a group; beyond, they are collected anew."""
 
 
 class Mirror:
@@ -64,6 +66,8 @@ class Mirror:
         """Groups that are not of our type (multipath or resilient): made by a run with other settings."""
         self._drifted: dict[KernelKey, KernelValue | None] = {}
         """Key to what it was before."""
+        self._values: dict[KernelRoute, KernelRoute] = {}
+        """Values of routes, each once: thousands of routes have the same."""
         self.touched: set[RouteKey] | None = None
         """While a comparison reads (else None): routes that changed meanwhile, of which its reading may be older than we are."""
 
@@ -206,7 +210,10 @@ class Mirror:
             before = self.actual.get(key)
             known = before if isinstance(before, KernelRoute) else None
             group = classic.name_of(classic.content(entry, self.device), known, self.actual)
-        return KernelRoute(kind, group, entry.source, entry.mtu_bytes)
+        value = KernelRoute(kind, group, entry.source, entry.mtu_bytes)
+        if len(self._values) > VALUES:
+            self._values.clear()
+        return self._values.setdefault(value, value)
 
     def forget_route(self, entry: RouteEntry) -> None:
         key = self.key_of(entry)

@@ -54,6 +54,7 @@ from bgpd.model.forwarding import (
     RouteKind,
     VxlanDevice,
 )
+from bgpd.model.notice import Notice
 from bgpd.model.prefix import Family
 
 RESYNC_GAP_S: Final = 0.5
@@ -219,6 +220,21 @@ class Kernel:
             self._listener.wake()  # if the tables changed under it, run reads again
         await self._hand_over()
         return self._report()
+
+    def remarks(self) -> list[Notice]:
+        """Say what an operator should know of this kernel; to be asked once it is open."""
+        if self._classic:
+            why = (
+                "kernel.nexthop_objects is off"
+                if self._options.objects is NexthopObjects.OFF
+                else "the kernel has none"
+            )
+            return [Notice("fib.without_objects", {"reason": why, "cost": "a failover is a message for each route"})]
+        if _setting("net/ipv4/nexthop_compat_mode") == "1":
+            mend = "sysctl -w net.ipv4.nexthop_compat_mode=0"
+            cost = "the kernel repeats every route of a group to its listeners when the group changes"
+            return [Notice("fib.compat_mode", {"cost": cost, "mend": mend})]
+        return []
 
     def nexthop_id(self, group: GroupKey) -> int | None:
         """Return the kernel's id of a group; None if it has none."""
@@ -716,10 +732,15 @@ class Kernel:
 
 def has_ipv6(device: str) -> bool:
     """Whether a device of this namespace has IPv6."""
+    return _setting(f"net/ipv6/conf/{device}/disable_ipv6") == "0"
+
+
+def _setting(path: str) -> str:
+    """Read a sysctl of this namespace; empty where the kernel has none."""
     try:
-        return Path(f"/proc/sys/net/ipv6/conf/{device}/disable_ipv6").read_text().strip() == "0"
+        return Path("/proc/sys", path).read_text().strip()
     except OSError:
-        return False
+        return ""
 
 
 async def _nowhere(_: Event) -> None:

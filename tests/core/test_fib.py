@@ -1,0 +1,36 @@
+"""How the core writes routes: table, metric, source and MTU, as configured."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+
+from bgpd.core.pipeline import Pipeline
+from bgpd.model import event as ev
+from bgpd.model.forwarding import KernelRoute, RouteKey, RouteKind, RouteSettings
+from tests.core import world as w
+
+pytestmark = pytest.mark.core
+
+
+def test_routes_are_written_as_configured() -> None:
+    """Every route is in the table and at the metric of the options; unicast ones have the source and the MTU, others neither."""
+    routes = RouteSettings(table=1000, metric=32, source_ipv4=w.A("10.0.0.1"), mtu_bytes=1400)
+    configured = replace(w.CONFIGURED, options=replace(w.OPTIONS, routes=routes))
+    pipeline = w.feed(Pipeline(), [configured, *w.kernel(), *w.store(), ev.StoreSynced(), *w.bgp()])
+
+    written = {key: value for key, value in pipeline.tables.kernel.items() if isinstance(key, RouteKey)}
+
+    assert {(1000, 32)} == {(key.table, key.metric) for key in written}
+    assert KernelRoute(RouteKind.BLACKHOLE) == written[RouteKey(w.OWN_BLOCK, 1000, 32)]
+    native = written[RouteKey(w.BLOCK2, 1000, 32)]
+    assert isinstance(native, KernelRoute)
+    assert (w.A("10.0.0.1"), 1400) == (native.source, native.mtu_bytes)
+
+
+def test_the_kernels_default_metric_is_no_metric() -> None:
+    """A metric that the kernel gives anyway is the same key as none, so that a restart finds its routes."""
+    settings = RouteSettings(metric=1024)
+
+    assert RouteKey(w.P("fd65::/64")) == settings.key(w.P("fd65::/64"))
+    assert RouteKey(w.BLOCK2, metric=1024) == settings.key(w.BLOCK2)
