@@ -40,6 +40,7 @@ COMMANDS: Final = {
     "cleanup": _Place(
         "bgpd.cli.cleanup", "cleanup", "Remove all that is ours from the kernel, once the daemon is gone."
     ),
+    "check": _Place("bgpd.cli.check", "check", "Check whether this host can do what is asked of it."),
     "config": _Place("bgpd.cli.config", "config", "Check the configuration."),
     "lab": _Place("bgpd.cli.lab", "lab", "Run a containerlab topology in network namespaces."),
     "version": _Place("bgpd.cli.version", "version", "Show the version."),

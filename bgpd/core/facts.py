@@ -29,6 +29,8 @@ class Session:
     learned_once: set[Family] = field(default_factory=set)
     """Families whose End-of-RIB came in any session of this process: what the start-up gate asks for."""
     reason: str = ""
+    unreachable_since: float | None = None
+    """Since when every attempt to connect was refused or led nowhere; None: the last one was not, or there is a session."""
     notification: Notification | None = None
     transitions: int = 0
     errors: dict[str, int] = field(default_factory=dict)

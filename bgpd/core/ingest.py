@@ -213,6 +213,7 @@ class Ingest:
     def _peer_up(self, event: ev.PeerUp) -> None:
         session = self._state.facts.sessions.setdefault(event.peer, Session())
         session.up, session.since, session.open = True, self._state.now, event.open
+        session.unreachable_since = None
         session.transitions += 1
         session.learned.clear()
         restart = event.open.graceful_restart
@@ -231,6 +232,10 @@ class Ingest:
             return
         if not session.up:
             session.reason, session.notification = event.reason, event.notification
+            if not event.unreachable:
+                session.unreachable_since = None
+            elif session.unreachable_since is None:
+                session.unreachable_since = self._state.now
             return
         restart = session.open.graceful_restart if session.open is not None else None
         keep_s = restart.restart_time_s if restart is not None and _outlives(restart, event.notification) else 0

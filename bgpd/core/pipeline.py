@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from bgpd.core import gate
 from bgpd.core.decide import Decider
 from bgpd.core.export import Exporter
 from bgpd.core.forward import Forwarder
@@ -96,6 +97,7 @@ class Pipeline:
         times = [] if sweep is None else [sweep]
         if self.phase is Phase.PEERS and self._started_at is not None:
             times.append(self._started_at + facts.options.peers_learned_ceiling_s)
+            times += gate.deadlines(facts, self.state.now)
         times += [time for time in (self.forwarder.deadline(), self._peers.deadline()) if time is not None]
         return min(times, default=None)
 
@@ -131,13 +133,8 @@ class Pipeline:
             known = {"store": facts.store.synced_once, "kernel": facts.kernel_synced}
             return tuple(name for name, there in known.items() if not there)
         if self.phase is Phase.PEERS:
-            return tuple(
-                peer.name
-                for address, peer in facts.peers.items()
-                if not peer.policy.hold_reason
-                and not set(peer.families) <= facts.sessions[address].learned_once
-                and not self._waits_for_us(address)
-            )
+            awaited = gate.awaited(facts, self.state.now)
+            return tuple(peer.name for peer in awaited if not self._waits_for_us(peer.address))
         return ()
 
     def _waits_for_us(self, address: Address) -> bool:

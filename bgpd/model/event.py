@@ -185,6 +185,8 @@ class PeerDown(_Event, frozen=True):
     peer: Address
     reason: str
     notification: Notification | None = None
+    unreachable: bool = False
+    """An attempt to connect was refused, or the peer's address cannot be reached."""
 
 
 class RoutesLearned(_Event, frozen=True, kw_only=True):

@@ -40,7 +40,7 @@ from bgpd.model.forwarding import (
 )
 from bgpd.model.prefix import Address, Prefix
 from bgpd.sim.namespace import Namespace
-from tests.netns.kernel_world import heard, keeping, monitoring
+from tests.netns.kernel_world import heard, monitoring
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(1800)]
 
@@ -97,8 +97,7 @@ def test_start_with_all_routes_there(space: Namespace) -> None:
     """A start finds every route unchanged: nothing is written, and a comparison finds nothing."""
 
     async def fill() -> None:
-        async with keeping(WANTED):
-            pass
+        await (await _filled()).close()
 
     async def start() -> tuple[float, float, int, float]:
         writes = 0
@@ -152,12 +151,12 @@ def test_loss_of_one_of_two_routers(space: Namespace) -> None:
     """One leg of two is lost with all routes behind both: what the kernel says is of the group alone, and not of any route."""
 
     async def scenario() -> tuple[float, list[str]]:
-        async with keeping(WANTED) as kept, monitoring(space, "route", "nexthop") as watcher:
-            kept.table.set(NODE, Group(LEGS[1:]))
+        kernel = await _filled()
+        async with monitoring(space, "route", "nexthop") as watcher:
             began = time.perf_counter()
-            kept.table.discard(LEG)
-            await kept.until(kept.right)
+            assert await kernel.apply([(NODE, Group(LEGS[1:])), (LEG, None)]) == {}
             took_s = time.perf_counter() - began
+            await kernel.close()
             space.ip("route", "add", "192.0.2.0/24", "via", "10.2.0.2")
             lines = [heard(watcher, WAIT_S)]
             while "192.0.2.0/24" not in lines[-1]:
@@ -195,6 +194,14 @@ def test_memory_of_a_route() -> None:
     desired, mirror = asyncio.run(scenario())
 
     print(f"\nmemory of a route: {desired / ROUTES:.0f} bytes desired, {mirror / ROUTES:.0f} bytes in the mirror")
+
+
+async def _filled() -> Kernel:
+    """Put all that is wanted into the kernel."""
+    kernel = Kernel(_nowhere, lambda _: None)
+    await kernel.open()
+    assert await kernel.apply(list(WANTED.items())) == {}
+    return kernel
 
 
 async def _nowhere(_: Event) -> None: ...

@@ -42,6 +42,10 @@ RESET_CODE = 4
 _CLOSED = re.compile(r"notification (sent|received) \((\d+),(\d+)\)")
 
 
+UNREACHABLE = ("connection refused", "unreachable")
+"""How the reasons begin that say that nobody is there (child/sessions.py: _named); silence is none of them."""
+
+
 class Session(msgspec.Struct):
     """An established session."""
 
@@ -195,7 +199,7 @@ class Source:
         """Deliver why there is no session, once for each new reason."""
         if peer not in self.sessions and self._refused.get(peer) != reason and peer in self._peers():
             self._refused[peer] = reason
-            await self._deliver(PeerDown(peer, reason))
+            await self._deliver(PeerDown(peer, reason, unreachable=reason.startswith(UNREACHABLE)))
 
     async def _down(self, peer: Address, reason: str) -> None:
         """Deliver PeerDown for a session that was up, and once for each new reason why one does not come up.

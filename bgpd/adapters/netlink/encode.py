@@ -334,6 +334,13 @@ def remove_rule(rule: bytes) -> bytes:
     return _message(RTM_DELRULE, REMOVE, rule)
 
 
+def make_link(name: str, kind: str) -> bytes:
+    """A device of *kind* without anything more: enough to see whether the kernel knows it."""
+    attributes = _attribute(_IFLA_IFNAME, name.encode() + b"\0")
+    attributes += _attribute(_IFLA_LINKINFO | _NLA_F_NESTED, _attribute(_IFLA_INFO_KIND, kind.encode()))
+    return _message(RTM_NEWLINK, CREATE, bytes(_IFI.size) + attributes)
+
+
 def remove_link(index: int) -> bytes:
     """Remove a device; ENODEV if there is none."""
     return _message(RTM_DELLINK, REMOVE, _IFI.pack(0, 0, 0, index, 0, 0))
