@@ -183,10 +183,11 @@ class Machine(RuleBasedStateMachine):
                 assert before == (wish.sequence, before[1]), "a later tenant lost its address"
             self.gone(answer)
 
-    @rule(count=st.integers(1, 6), crash=CRASH)
-    def collect(self, count: int, crash: Crash) -> None:
+    @rule(data=st.data(), crash=CRASH)
+    def collect(self, data: st.DataObject, crash: Crash) -> None:
         """All or nothing."""
-        wishes = list({wish.address: wish for wish in self.seen[-count:]}.values())
+        picked = data.draw(st.lists(st.sampled_from(self.seen), min_size=1, max_size=4)) if self.seen else []
+        wishes = list({wish.address: wish for wish in picked}.values())
         before = {wish.address: self._holder(wish.address) for wish in wishes}
         answer = self.do(crash, release_whole(self.store, wishes))
         if isinstance(answer, Released):
