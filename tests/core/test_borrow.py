@@ -112,6 +112,17 @@ def test_an_address_of_nobodys_block_is_its_holders() -> None:
     assert legs(pipeline, host("10.65.9.2"))
 
 
+def test_an_aggregate_that_comes_later_is_seen() -> None:
+    """A path to an aggregate of a borrowed address is used once it comes, also where its borrower has nothing else there."""
+    pipeline = w.feed(w.running(), [lent(w.P("10.77.0.0/26"), None, _2="node2")])
+    assert () == tuple(leg for leg in legs(pipeline, host("10.77.0.2")) if leg in NATIVE)
+
+    w.feed(pipeline, [w.learned(w.TOR1, w.P("10.77.0.0/16"))], now=1000.0)
+    w.feed(pipeline, [ev.Tick()], now=2000.0)
+
+    assert NATIVE[:1] == legs(pipeline, host("10.77.0.2"))
+
+
 def test_a_block_of_one_address_that_is_borrowed_has_one_announcer() -> None:
     """The only address of a /32 block is its borrower's, not its owner's as well."""
     one = w.P("10.65.9.9/32")

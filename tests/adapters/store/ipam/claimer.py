@@ -1,12 +1,14 @@
 """Processes that use IPAM on an etcd, forked on demand from this one, which has imported everything already.
 
 Each line of standard input is a Job; its process begins once the file *go* exists, and appends each answer that it got to
-*log* as a line. With *die_after_s* it kills itself (SIGKILL) that long after it began.
+*log* as a line. With *die_after_s* it kills itself (SIGKILL) that long after it has connected.
+The log is locked (flock) as long as the process lives, and "started" is answered once it does.
 """
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import signal
 import sys
@@ -61,21 +63,22 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
     for line in sys.stdin.buffer:
         job = msgspec.json.decode(line, type=Job)
+        log = os.open(job.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        fcntl.flock(log, fcntl.LOCK_EX)
         if not os.fork():
-            run(job)
+            run(job, log)
             os._exit(0)
+        os.close(log)
+        sys.stdout.write("started\n")
+        sys.stdout.flush()
 
 
-def run(job: Job) -> None:
-    log = os.open(job.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-
+def run(job: Job, log: int) -> None:
     def tell(line: Line) -> None:
         os.write(log, msgspec.json.encode(line) + b"\n")
 
     while not Path(job.go).exists():
         time.sleep(LOOK_S)
-    if job.die_after_s is not None:
-        threading.Timer(job.die_after_s, os.kill, (os.getpid(), signal.SIGKILL)).start()
     asyncio.run(work(job, tell))
     tell(Line(done=True))
 
@@ -84,6 +87,9 @@ async def work(job: Job, tell: object) -> None:
     assert callable(tell)
     store = open_store(job.url)
     try:
+        await store.get("/")  # connect
+        if job.die_after_s is not None:
+            threading.Timer(job.die_after_s, os.kill, (os.getpid(), signal.SIGKILL)).start()
         if job.claim:
             pool = Pool(name="p", cidr=Prefix.parse(job.pool), block_size=job.block_size)
             block = await claim_block(store, pool, job.node)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 import random
@@ -47,7 +48,7 @@ class Zygote:
         self.folder = folder
         self._count = 0
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.adapters.store.ipam.claimer"], stdin=subprocess.PIPE
+            [sys.executable, "-m", "tests.adapters.store.ipam.claimer"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
 
     def start(self, url: str, pool: Pool, *, go: str = "go", **job: Any) -> Path:
@@ -61,6 +62,8 @@ class Zygote:
         assert self._process.stdin is not None
         self._process.stdin.write(msgspec.json.encode(made) + b"\n")
         self._process.stdin.flush()
+        assert self._process.stdout is not None
+        assert b"started\n" == self._process.stdout.readline()
         return log
 
     def go(self, name: str = "go") -> None:
@@ -70,6 +73,8 @@ class Zygote:
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait(timeout=10)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
 
 
 @pytest.fixture
@@ -189,11 +194,20 @@ def test_processes_killed_at_any_point_leave_nothing_to_mend(etcd: Etcd, zygote:
     logs: list[Path] = []
     for number in range(KILLS):
         wanted = [f"k{number}.{index}" for index in range(12)]
-        node, die = chance.choice(nodes), chance.uniform(0.005, 0.12)
-        job = {"node": node, "claim": True, "handles": wanted, "count": 3, "release_every": 3, "die_after_s": die}
+        node, die = chance.choice(nodes), chance.uniform(0.0, 0.1)
+        job: dict[str, Any] = {
+            "node": node,
+            "claim": True,
+            "handles": wanted,
+            "count": 3,
+            "release_every": 3,
+            "die_after_s": die,
+        }
         logs.append(zygote.start(url_of(etcd), pool, **job))
-        _wait_ended(logs[-1], die)
+        _wait_ended(logs[-1])
 
+    killed = [log for log in logs if not (told := lines(log)) or not told[-1].done]
+    assert 2 * len(killed) > KILLS, "most die at their work"
     state = on(etcd, inspect)
 
     held = audit.held(state)
@@ -212,14 +226,18 @@ def test_processes_killed_at_any_point_leave_nothing_to_mend(etcd: Etcd, zygote:
     assert [3] * len(handles) == [list(after.values()).count(handle) for handle in handles], f"seed {seed}"
 
 
-def _wait_ended(log: Path, after_s: float) -> None:
-    """Wait until a process has died or done its work: its log does not grow any more, well after its time."""
-    time.sleep(after_s)
-    size, since = -1, time.monotonic()
-    while time.monotonic() - since < 0.05:
-        if (now := log.stat().st_size) != size:
-            size, since = now, time.monotonic()
-        time.sleep(0.01)
+def _wait_ended(log: Path) -> None:
+    """Wait until a process is no more: its log is not locked then."""
+    deadline = time.monotonic() + DEADLINE_S
+    with log.open() as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                assert time.monotonic() < deadline, f"{log} is still written"
+                time.sleep(0.005)
+            else:
+                return
 
 
 def _place(address: str) -> tuple[str, int]:
