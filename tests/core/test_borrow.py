@@ -216,7 +216,7 @@ def changes(draw: st.DrawFn) -> ev.Event:
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(changes(), min_size=1, max_size=25))
 def test_no_prefix_has_two_announcers_nor_a_stale_blackhole(events: list[ev.Event]) -> None:
     """Whatever changes hands, after each change that nodes have seen: one announcer of a prefix at most, who owns or borrows it;

@@ -30,7 +30,7 @@ from tests.core.ipam.test_block import NOW
 pytestmark = pytest.mark.adapter
 
 POOL = Pool(name="p", cidr=Prefix.parse("10.0.0.0/29"), block_size=30)
-EVERY = int(os.environ.get("IPAM_EVERY", "11"))
+EVERY = int(os.environ.get("IPAM_EVERY", "19"))
 """Of all interleavings, which share is run: each so-manieth; 1 takes minutes."""
 Work = Callable[[Any], Awaitable[Any]]
 

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.adapter
 
 V4 = Pool(name="v4", cidr=Prefix.parse("10.0.0.0/29"), block_size=30)
 V6 = Pool(name="v6", cidr=Prefix.parse("fd00::/124"), block_size=125)
-EXAMPLES = int(os.environ.get("IPAM_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("IPAM_EXAMPLES", "40"))
 """Sequences of operations tried."""
 NODES, HANDLES = st.sampled_from(("a", "b", "c")), st.sampled_from([f"h{number}" for number in range(4)])
 NOW = datetime(2026, 8, 22, 10, 0, tzinfo=UTC)
