@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Mapping
 import msgspec
 
 from bgpd.adapters.store import keys
-from bgpd.adapters.store.base import Comparison, Put, Scan, Store, Write
+from bgpd.adapters.store.base import Comparison, Put, Scan, Store, Transient, Write
 from bgpd.adapters.store.ipam.claim import claim_block
 from bgpd.adapters.store.ipam.reading import LOCKED, Attempt, Context
 from bgpd.adapters.store.keys import Malformed
@@ -131,13 +131,16 @@ async def _assign_family(
     """Return what the handle has in the end, and why it is not more."""
     reasons: list[str] = []
     step = _Step(())
-    for _ in range(CONFLICTS_MAX):
+    # A block may be of one address, and each takes a round for the block and one for the address.
+    for _ in range(CONFLICTS_MAX + 2 * count):
         step = await transact(store, lambda: _plan_own(Attempt(store), request, family, count))
         if len(step.held) >= count or step.refused:
             return step.held, step.refused
         reasons = [] if step.grown else reasons
         if not step.grown and not await _claim_any(store, request, step.pools, reasons):
             break
+    else:
+        raise Transient(f"others took what was free of each block that was claimed, {CONFLICTS_MAX} times")
     if step.strict:
         return step.held, f"{'; '.join(reasons)}; and strict affinity forbids addresses of other nodes' blocks"
     if not step.may_borrow:

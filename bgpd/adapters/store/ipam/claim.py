@@ -47,6 +47,10 @@ async def _plan(
     context = await attempt.context(node, pool.cidr.family, *(keys.block_key(cidr) for cidr in first))
     if context.locked:
         return Plan(LOCKED)
+    stored = context.pool(pool.name) or pool
+    if (stored.cidr, stored.block_size) != (pool.cidr, pool.block_size):
+        return Plan(Refused(f"pool {pool.name} is {stored.cidr} with blocks of /{stored.block_size} now"))
+    pool = stored  # as it is now: it may be disabled since the caller looked
     snapshot = await _snapshot(attempt, context, pool, room=room, limit=limit)
     seen: list[Probe] = []
     answer = claim(snapshot, pool, node)

@@ -98,6 +98,12 @@ async def refusal(store: MemoryStore, request: AddressRequest, address: str = ""
     return answer.reason
 
 
+async def refusal_of_part(store: MemoryStore, request: AddressRequest) -> str:
+    answer = await assign(store, request)
+    assert isinstance(answer, Granted), answer
+    return answer.short[0]
+
+
 async def clean(store: MemoryStore) -> dict[str, Any]:
     state = await audit.dump(store)
     assert [] == audit.defects(state)
@@ -494,6 +500,34 @@ def test_a_claim_costs_the_same_however_many_blocks_others_have(others: int) -> 
 
         assert store.calls <= 15
         assert store.keys <= 150
+
+    asyncio.run(work())
+
+
+def test_a_claim_rests_on_the_pool_as_it_is_stored() -> None:
+    """A pool that was disabled or made anew since the caller looked gives no block."""
+
+    async def work() -> None:
+        store = MemoryStore()
+        await put(store, msgspec.structs.replace(V4, disabled=True))
+        assert Refused("pool v4 is disabled") == await claim_block(store, V4, "n")
+        await put(store, msgspec.structs.replace(V4, block_size=30))
+        assert Refused("pool v4 is 10.0.0.0/24 with blocks of /30 now") == await claim_block(store, V4, "n")
+
+    asyncio.run(work())
+
+
+def test_many_single_address_blocks_make_one_request() -> None:
+    """A request for more addresses than attempts of one operation is met, of blocks of one address each."""
+
+    async def work() -> None:
+        store = MemoryStore()
+        pool = Pool(name="p", cidr=P("10.0.0.0/24"), block_size=32)
+        await put(store, pool, strict_affinity=True, maxBlocksPerHost=200)
+
+        assert 130 == len(set(await granted(store, asking(ipv4=130))))
+        assert "limit of 200 blocks reached for node n" in await refusal_of_part(store, asking("more", ipv4=100))
+        await clean(store)
 
     asyncio.run(work())
 
