@@ -29,6 +29,7 @@ from exabgp.application import main as exabgp_main
 from exabgp.bgp.message import Message, Notify, Update
 from exabgp.bgp.message.direction import Direction
 from exabgp.bgp.message.open.capability.graceful import Graceful
+from exabgp.configuration.neighbor import ParseNeighbor
 from exabgp.reactor import delay, listener, loop, peer, protocol
 from exabgp.reactor.api.processes import Processes
 from exabgp.reactor.network.outgoing import Outgoing
@@ -100,6 +101,7 @@ def verify() -> None:
         Processes.write: ["self", "process", "string", "neighbor"],
         Processes._notify: ["self", "neighbor", "event"],
         delay.Delay.increase: ["self"],
+        ParseNeighbor._post_capa_nexthop: ["self", "neighbor", "local"],
         Outgoing.establish: ["self"],
         Outgoing._connect: ["self"],
         Graceful.set: ["self", "restart_flag", "restart_time", "protos"],

@@ -3,6 +3,7 @@ NOTIFICATIONs with a text of ours, and a restart that is claimed only where ther
 
 What is replaced, and why:
 
+* ``ParseNeighbor._post_capa_nexthop``: stock ExaBGP offers IPv6 next hops of IPv4 (RFC 8950) empty where IPv6 routes are not carried.
 * ``Outgoing.establish``: stock ExaBGP takes a refused connection for an established one and waits two minutes for one that is not
   answered. Here an attempt fails with its reason, after CONNECT_WAIT_S at the latest.
 * ``Peer._connect`` reports that reason as a line ``{"raw":0,..}`` whose body is text, ``Peer._reset`` an end before the session was up.
@@ -31,6 +32,8 @@ from typing import Any
 
 from exabgp.bgp.message import Notify
 from exabgp.bgp.message.open.capability.graceful import Graceful
+from exabgp.configuration.neighbor import ParseNeighbor
+from exabgp.protocol.family import AFI, SAFI
 from exabgp.reactor import delay, listener, loop, peer
 from exabgp.reactor.api.command.command import Command
 from exabgp.reactor.api.command.limit import extract_neighbors, match_neighbor
@@ -59,6 +62,7 @@ _MD5_COUNTERS = ("TCPMD5NotFound", "TCPMD5Unexpected", "TCPMD5Failure")
 
 def install() -> None:
     """Replace what the module's docstring names; ``launcher.verify`` has looked at it before."""
+    _next_hops()
     _connecting()
     _listening()
     _ending()
@@ -73,6 +77,17 @@ def tell(session: Any, text: str, direction: str = "reason") -> None:
     for process in processes._notify(neighbor, "neighbor-changes"):
         if process in processes._process:  # not before the first configuration is loaded
             processes.write(process, line, neighbor)
+
+
+def _next_hops() -> None:
+    stock = ParseNeighbor._post_capa_nexthop
+
+    def post_capa_nexthop(self: Any, neighbor: Any, local: Any) -> None:
+        stock(self, neighbor, local)
+        if neighbor["capability"]["nexthop"]:
+            neighbor.add_nexthop(AFI.ipv4, SAFI.unicast, AFI.ipv6)
+
+    ParseNeighbor._post_capa_nexthop = post_capa_nexthop
 
 
 # ------------------------------------------------------------------ connecting
