@@ -224,10 +224,22 @@ def _peer(path: str, peer: PeerSection) -> Iterator[Finding]:
         yield f"{path}.address", "must not be our own address"
     if peer.hold_time_s in {1, 2}:
         yield f"{path}.hold_time_s", "must be 0 (no keepalives) or at least 3 (RFC 4271 section 4.2)"
+    yield from _link(path, peer)
     if not peer.families:
         yield f"{path}.families", "must name at least one of ipv4, ipv6"
     elif len(set(peer.families)) != len(peer.families):
         yield f"{path}.families", "must name each family once"
+
+
+def _link(path: str, peer: PeerSection) -> Iterator[Finding]:
+    if peer.address.is_link_local and not peer.interface:
+        yield f"{path}.interface", f"must name the link that {peer.address} is on"
+    if peer.ttl_security and peer.multihop_ttl:
+        yield f"{path}.ttl_security", "must not stand beside multihop_ttl: it sends with TTL 255 itself (RFC 5082)"
+    if peer.passive and not peer.listen_port:
+        yield f"{path}.listen_port", "must not be 0: a passive peer is waited for there"
+    if peer.extended_next_hop and peer.address.family is not Family.IPV6:
+        yield f"{path}.extended_next_hop", "needs a session over IPv6: the session's address is the next hop (RFC 8950)"
 
 
 def _asn(path: str, asn: int) -> Iterator[Finding]:

@@ -153,6 +153,16 @@ class PeerSection(Section, frozen=True, kw_only=True):
     graceful_restart_s: Annotated[int, Meta(ge=0, le=4095)] = 120
     passive: bool = False
     multihop_ttl: Annotated[int, Meta(ge=0, le=255)] = 0
+    listen_port: Annotated[int, Meta(ge=0, le=65_535)] = 179
+    """Ours, for this peer to connect to; 0: none."""
+    ttl_security: Annotated[int, Meta(ge=0, le=254)] = 0
+    """Hops that the peer is away at most (RFC 5082); 0: not looked at."""
+    interface: str = ""
+    """Link of a link-local address."""
+    add_path: bool = False
+    """Take several paths of a prefix (RFC 7911)."""
+    extended_next_hop: bool = False
+    """IPv4 routes with IPv6 next hops (RFC 8950)."""
     families: tuple[Literal["ipv4", "ipv6"], ...] = ("ipv4",)
     bfd: BfdSection | None = None
     password: PasswordSection | None = None
@@ -458,6 +468,11 @@ class Config(Section, frozen=True, kw_only=True):
             families=tuple(Family.IPV4 if family == "ipv4" else Family.IPV6 for family in section.families),
             passive=section.passive,
             multihop_ttl=section.multihop_ttl,
+            listen_port=section.listen_port,
+            ttl_security=section.ttl_security,
+            interface=section.interface,
+            add_path_receive=section.add_path,
+            extended_next_hop=section.extended_next_hop,
             policy=PeerPolicy(bfd=section.bfd.timers() if section.bfd is not None else None),
             password=section.password.reference() if section.password is not None else None,
         )

@@ -125,6 +125,9 @@ graceful_restart_s = 60
 passive = true
 password = { name = "fabric", key = "tor1" }
 multihop_ttl = 5
+listen_port = 1180
+interface = "eth1"
+add_path = true
 families = ["ipv4", "ipv6"]
 [pool]
 name = "p"
@@ -166,6 +169,9 @@ peers_learned_ceiling_s = 3
             passive=True,
             password=SecretRef("fabric", "tor1"),
             multihop_ttl=5,
+            listen_port=1180,
+            interface="eth1",
+            add_path_receive=True,
         ),
     )
     assert event.options == Options(
@@ -349,6 +355,18 @@ def test_all_defects_are_listed_at_once(tmp_path):
 @pytest.mark.parametrize(
     ("text", "path", "rule"),
     [
+        (
+            MINIMAL + PEER + "ttl_security = 1\nmultihop_ttl = 2",
+            "peer[0].ttl_security",
+            "must not stand beside multihop_ttl",
+        ),
+        (MINIMAL + PEER + "passive = true\nlisten_port = 0", "peer[0].listen_port", "must not be 0"),
+        (MINIMAL + PEER + "extended_next_hop = true", "peer[0].extended_next_hop", "needs a session over IPv6"),
+        (
+            MINIMAL + PEER.replace("192.0.2.1", "fe80::2").replace("192.0.2.2", "fe80::1"),
+            "peer[0].interface",
+            "must name the link that fe80::2 is on",
+        ),
         (MINIMAL.replace("10.0.0.1/24", "10.0.0.1/33"), "node.address", "prefix length 33 is not in 0..32"),
         (MINIMAL.replace("10.0.0.1/24", "127.0.0.1"), "node.address", "must be a unicast address"),
         (MINIMAL.replace("10.0.0.1/24", "fd00::1/64"), "node.router_id", "is required where node.address is an IPv6"),
