@@ -36,6 +36,8 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     active: bool = False
     """Connect to the speaker instead of waiting for it."""
     as_override: bool = False
+    prepend: int = 0
+    """AS in the path of what it originates."""
     reflector_client: bool = False
     originated: tuple[str, ...] = ("10.9.0.0/24", "10.9.1.0/26")
 
@@ -159,7 +161,8 @@ class GoBgp(Router):
         for number, prefix in enumerate(self.wanted.originated):
             family = ("-a", "ipv6") if ":" in prefix else ()
             hop = THEIRS6 if ":" in prefix or self.wanted.extended_next_hop else THEIRS
-            self._run("global", "rib", "add", prefix, "nexthop", str(hop), "med", "5", *family)
+            path = ("aspath", str(self.wanted.prepend)) if self.wanted.prepend else ()
+            self._run("global", "rib", "add", prefix, "nexthop", str(hop), "med", "5", *path, *family)
             if self.wanted.add_path and number == 0:
                 self._run("global", "rib", "add", prefix, "identifier", "7", "nexthop", str(hop), "med", "6", *family)
 
@@ -238,6 +241,7 @@ def frr(want: Wanted) -> str:
         *(f"ip route {item} blackhole" for item in want.originated if want.add_path and ":" not in item),
         "route-map MED permit 10",
         " set metric 5",
+        f" set as-path prepend {want.prepend}" if want.prepend else "",
         f"router bgp {want.asn}",
         f" bgp router-id {THEIRS}",
         " no bgp ebgp-requires-policy",
@@ -305,6 +309,8 @@ def gobgp(want: Wanted) -> str:
     enabled = {str(want.graceful).lower()}
     restart-time = 30
     notification-enabled = {str(want.graceful).lower()}
+  [neighbors.as-path-options.config]
+    replace-peer-as = {str(want.as_override).lower()}
   [neighbors.ttl-security.config]
     enabled = {str(want.ttl_security).lower()}
     ttl-min = {255 if want.ttl_security else 0}

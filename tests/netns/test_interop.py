@@ -173,6 +173,22 @@ def test_a_router_that_has_too_many_of_our_routes_says_so(world: World, kind: st
     asyncio.run(body())
 
 
+@pytest.mark.parametrize("kind", ["frr", "gobgp"])
+@pytest.mark.parametrize("override", [False, True])
+def test_a_route_of_our_own_as_comes_as_it_is_or_overridden(world: World, kind: str, override: bool) -> None:
+    """A router with as-override puts its AS in the place of ours; without it ours is in the path, for the core to judge."""
+
+    async def body() -> None:
+        router(kind, world, Wanted(asn=BIG, prepend=65000, as_override=override, originated=("10.9.0.0/24",)))
+        async with running(Node(world)) as node:
+            await node.speaker.neighbors.apply([(THEIRS, EBGP)])
+            await until(lambda: _theirs(node), "route", WAIT_S)
+            path = as_path_text(node.routes()[Prefix.parse("10.9.0.0/24")].as_path)
+            assert f"{BIG} {BIG if override else 65000}" == path
+
+    asyncio.run(body())
+
+
 def test_graceful_restart_of_either_side(world: World, kind: str) -> None:
     """Our restart loses no route at the router, since all is announced before End-of-RIB; its own is claimed by it, and ours was not."""
 
