@@ -254,7 +254,8 @@ class Node:
             while self._waiting:
                 keys, self._waiting = list(self._waiting), {}
                 changes = [(key, self.want.get(key)) for key in keys if self.want.get(key) != target.actual.get(key)]
-                assert await target.apply(changes) == {}
+                refused = await target.apply(changes)
+                assert refused == {}, refused
             await target.converged()
 
     def announce(self, wanted: dict[Key, Announcement]) -> None:

@@ -15,8 +15,7 @@ from tests.netns.test_resources import CONFIGURATION, Cluster, plug, until
 
 pytestmark = pytest.mark.netns
 
-CLIENTS = int(os.environ.get("BGPD_TEST_CLIENTS", "4"))
-"""Clients of the reflector; issue 5 names 20."""
+CLIENTS = int(os.environ.get("BGPD_TEST_CLIENTS", "20"))
 
 BIRD = """
 router id 10.55.0.{number};

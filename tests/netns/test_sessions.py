@@ -42,13 +42,15 @@ def _links(world: World) -> None:
 
 @pytest.mark.parametrize(("kind", "passive"), [("bird", False), ("bird", True), ("frr", False)])
 def test_a_session_over_link_local_addresses(world: World, kind: str, passive: bool) -> None:
-    """fe80::2%xa is a peer like another, whoever calls: IPv4 and IPv6 routes go both ways with link-local next hops."""
+    """fe80::2%xa is a peer like another, whoever calls: routes go both ways with link-local next hops, with FRR of IPv4 alone."""
+    families = (Family.IPV4,) if kind == "frr" else (Family.IPV4, Family.IPV6)
+    own = {Family.IPV4: OWN, Family.IPV6: Prefix.parse("fd98::/64")}
     _links(world)
     wanted = Wanted(
         interface="xb",
         ours=LINK_OURS,
         theirs=LINK_THEIRS,
-        families=(Family.IPV4, Family.IPV6),
+        families=families,
         extended_next_hop=True,
         active=passive,
         originated=("10.9.0.0/24", "fd99:1::/64"),
@@ -58,7 +60,7 @@ def test_a_session_over_link_local_addresses(world: World, kind: str, passive: b
         address=LINK_THEIRS,
         local_address=LINK_OURS,
         interface="xa",
-        families=(Family.IPV4, Family.IPV6),
+        families=families,
         extended_next_hop=True,
         passive=passive,
     )
@@ -66,12 +68,10 @@ def test_a_session_over_link_local_addresses(world: World, kind: str, passive: b
     async def body() -> None:
         there = router(kind, world, wanted)
         async with running(Node(world)) as node:
-            node.announce(
-                {(LINK_THEIRS, OWN): Announcement(), (LINK_THEIRS, Prefix.parse("fd98::/64")): Announcement()}
-            )
+            node.announce({(LINK_THEIRS, own[family]): Announcement() for family in families})
             assert await node.speaker.neighbors.apply([(LINK_THEIRS, peer)]) == {}
-            await until(lambda: len(node.routes(LINK_THEIRS)) >= 2, "routes", WAIT_S)
-            await until(lambda: there.has(str(OWN)) and there.has("fd98::/64"), "announced", WAIT_S)
+            await until(lambda: len(node.routes(LINK_THEIRS)) >= len(families), "routes", WAIT_S)
+            await until(lambda: all(there.has(str(own[family])) for family in families), "announced", WAIT_S)
 
             learned = node.routes(LINK_THEIRS)[Prefix.parse("10.9.0.0/24")]
             assert LINK_THEIRS in {learned.next_hop, learned.link_local_next_hop}
