@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 
 import pytest
 from msgspec.structs import replace
 
+from bgpd.adapters.exabgp.child.sessions import MALFORMED_PAUSE_S
 from bgpd.model.event import Event, PeerDown, PeerUp, RoutesLearned, Treatment, UpdateMalformed
 from bgpd.model.peer import Notification, Peer
 from bgpd.model.prefix import Family, Prefix
@@ -156,7 +158,7 @@ WITHOUT_RESTART = pytest.param((3, 10), update(MANDATORY, b"\x21\0\0\0\0\0"), 0,
 def test_the_session_ends_with_the_notification(
     world: World, expected: tuple[int, int], malformed: bytes, restart_s: int
 ) -> None:
-    """What RFC 4271 section 6.3 answers with a NOTIFICATION is answered with it, with graceful restart and without; then it is back."""
+    """What RFC 4271 section 6.3 answers with a NOTIFICATION is answered with it, graceful restart or not; after a pause it is back."""
 
     async def body() -> None:
         capabilities = [IPV4, REFRESH, asn4(65001), *([graceful(restart_s, 1)] if restart_s else [])]
@@ -173,7 +175,11 @@ def test_the_session_ends_with_the_notification(
             down = next(event for event in node.events if isinstance(event, PeerDown))
             assert isinstance(down.notification, Notification)
             assert (*expected, True) == (down.notification.code, down.notification.subcode, down.notification.sent)
+            ended = time.monotonic()
+            if restart_s:
+                return
             await until(lambda: speaker.established == 2 and node.up(), "the next session", WAIT_S)
+            assert time.monotonic() - ended > MALFORMED_PAUSE_S / 2, "called again at once"
             assert 1 == node.count(PeerDown)
 
     asyncio.run(body())

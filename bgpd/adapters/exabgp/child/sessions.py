@@ -11,7 +11,8 @@ What is replaced, and why:
   Sockets may be bound before their address is there (IP_FREEBIND), and to link-local addresses (with the neighbor's interface).
 * ``Listener._listen`` sets no minimum TTL: the socket is shared, so one neighbor's GTSM (RFC 5082) would shut out the others.
   ``set_accepted_ttl`` sets it for the accepted connection instead.
-* ``Peer._main`` ends the session with the NOTIFICATION that the command ``bgpd-end`` left, graceful restart or not;
+* ``Peer._main`` ends the session with the NOTIFICATION that the command ``bgpd-end`` left, graceful restart or not, and waits for
+  MALFORMED_PAUSE_S after one that answers a malformed message;
   ``Peer.remove`` tells the neighbor that it was de-configured (RFC 4486 section 4), as a hard reset where that can be said (RFC 8538).
 * ``Graceful.set`` adds the N bit (RFC 8538 section 2); ``FORCE_GRACEFUL`` is what RESTARTED says for the first configuration, and
   false for neighbors that are added later or change.
@@ -50,6 +51,10 @@ RECONNECT_CEILING_S = 5
 called for a minute is an outage."""
 RECONNECT_JITTER_S = 0.5
 """Added by chance: two speakers that call each other at the same moment, and both give way, must not do so forever."""
+MALFORMED = (1, 3)
+"""Codes of NOTIFICATIONs that answer what a neighbor has sent, which it may send again: header and UPDATE errors."""
+MALFORMED_PAUSE_S = 2.0
+"""Pause after them (RFC 4271 section 8.1.1, DampPeerOscillations): else a broken table would be sent, and refused, without end."""
 LISTEN_AGAIN_S = 5.0
 """Pause before a port that is taken is tried again."""
 
@@ -266,10 +271,15 @@ def _ending() -> None:
 
     def main(self: Any) -> Iterator[Any]:
         self.bgpd_end = None
-        for action in stock_main(self):
-            yield action
-            if self.bgpd_end is not None:
-                raise self.bgpd_end
+        try:
+            for action in stock_main(self):
+                yield action
+                if self.bgpd_end is not None:
+                    raise self.bgpd_end
+        except Notify as notify:
+            if notify.code in MALFORMED:
+                self._delay._next = MALFORMED_PAUSE_S  # taken when the connection is closed
+            raise
 
     def remove(self: Any) -> None:
         if self.established() and self.proto is not None and self.proto.connection is not None:
