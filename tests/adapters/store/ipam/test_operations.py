@@ -518,15 +518,15 @@ def test_a_claim_rests_on_the_pool_as_it_is_stored() -> None:
 
 
 def test_many_single_address_blocks_make_one_request() -> None:
-    """A request for more addresses than attempts of one operation is met, of blocks of one address each."""
+    """A request that takes more rounds than one operation has attempts is met, of blocks of one address each."""
 
     async def work() -> None:
         store = MemoryStore()
         pool = Pool(name="p", cidr=P("10.0.0.0/24"), block_size=32)
-        await put(store, pool, strict_affinity=True, maxBlocksPerHost=200)
+        await put(store, pool, strict_affinity=True, maxBlocksPerHost=70)
 
-        assert 130 == len(set(await granted(store, asking(ipv4=130))))
-        assert "limit of 200 blocks reached for node n" in await refusal_of_part(store, asking("more", ipv4=100))
+        assert 60 == len(set(await granted(store, asking(ipv4=60))))
+        assert "limit of 70 blocks reached for node n" in await refusal_of_part(store, asking("more", ipv4=20))
         await clean(store)
 
     asyncio.run(work())
