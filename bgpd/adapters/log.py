@@ -10,8 +10,7 @@ import sys
 
 import structlog
 
-_QUIET = {"peer.established", "phase.entered", "fib.compat_mode", "store.returned", "block.claimed"}
-"""Notices that are good news: INFO. Every other notice is a WARNING: an operator would want to know."""
+from bgpd.model.notice import KINDS
 
 _structured_traceback = structlog.processors.ExceptionRenderer(
     # Local variables are structlog's default: a frame's may hold a password.
@@ -42,7 +41,8 @@ def tell(name: str, fields: dict[str, str | int | float | bool | None]) -> None:
     """Log a notice of the core."""
     logger = structlog.get_logger()
     shown = {key: value for key, value in fields.items() if value is not None}
-    if name in _QUIET:
+    kind = KINDS.get(name)
+    if kind is not None and kind.good:
         logger.info(name, **shown)
     else:
         logger.warning(name, **shown)

@@ -19,6 +19,7 @@ import msgspec
 
 from bgpd.api import protocol
 from bgpd.model.prefix import Prefix
+from bgpd.model.telling import EventView
 from bgpd.model.view import (
     ExplainView,
     FibPage,
@@ -93,6 +94,10 @@ class Client:
     def reset(self, peer: str, *, hard: bool = False, message: str = "") -> None:
         """End the session with *peer*, to begin anew; raises as refresh does."""
         self._post(protocol.RESET, protocol.ResetRequest(peer=peer, hard=hard, message=message))
+
+    def events(self, after: int = 0, wait_s: float = 0.0) -> list[EventView]:
+        """Return the events after that number; where there is none, wait so long for one, at most EVENTS_WAIT_LIMIT_S."""
+        return self._get(protocol.EVENTS, list[EventView], after=str(after), wait_s=str(wait_s))
 
     def routes(self, prefix: Prefix | None = None) -> list[RouteView]:
         """Return all routes, or the one of exactly *prefix* (an empty list where there is none)."""

@@ -12,6 +12,7 @@
 | ``GET /v1/pools`` | list of `PoolView` |
 | ``GET /v1/fib?prefix=PREFIX&status=STATUS&after=KEY&limit=ROWS`` | `FibPage`: routes in the kernel, a page of them |
 | ``GET /v1/fib/diff?limit=ROWS`` | `FibPage`: what a fresh reading of the kernel differs in from what is desired |
+| ``GET /v1/events?after=SEQUENCE&wait_s=SECONDS`` | list of `EventView` after that number; waits for one where there is none |
 | ``POST /v1/assign``, an `AssignRequest` | `AssignView` |
 
 Every error is an `ErrorView`: 400 the request is bad, 404 there is no such path, 409 the daemon refuses with a reason,
@@ -28,6 +29,7 @@ from typing import Annotated, Final, Protocol
 import msgspec
 
 from bgpd.model.prefix import Prefix
+from bgpd.model.telling import EventView
 from bgpd.model.view import (
     ExplainView,
     FibPage,
@@ -50,12 +52,15 @@ EXPLAIN: Final = "/v1/explain"
 POOLS: Final = "/v1/pools"
 FIB: Final = "/v1/fib"
 FIB_DIFF: Final = "/v1/fib/diff"
+EVENTS: Final = "/v1/events"
 ASSIGN: Final = "/v1/assign"
 
 SOCKET_PATH_LIMIT_BYTES: Final = 107
 """``sun_path`` has 108 bytes with its closing zero (unix(7))."""
 FIB_LIMIT_ROWS: Final = 10_000
 """Rows of one page of the FIB: some 3 MB of JSON."""
+EVENTS_WAIT_LIMIT_S: Final = 5.0
+"""Longest wait for an event in one request: half of what our client waits for any answer."""
 ADDRESSES_LIMIT: Final = 1024
 """Addresses of one family in one request (adapters/store/ipam/assign.py has the same bound)."""
 QUERY_LIMIT_CHARS: Final = 128
@@ -121,9 +126,13 @@ class Refused(Exception):  # noqa: N818 - named for what the caller is told
 
 
 class Views(Protocol):
-    """What the daemon shows. All but :meth:`assign` and :meth:`fib_diff` answer from memory."""
+    """What the daemon shows. All but :meth:`assign`, :meth:`events` and :meth:`fib_diff` answer from memory."""
 
     def status(self) -> StatusView: ...
+
+    async def events(self, after: int, wait_s: float) -> list[EventView]:
+        """Return the events after that number; where there is none, wait so long for one."""
+        ...
 
     def peers(self, name: str | None) -> list[PeerView]:
         """Return every peer, or the one of *name*; raises ValueError with the reason where there is none."""

@@ -101,6 +101,7 @@ class Server:
         application.router.add_get(protocol.POOLS, self._pools)
         application.router.add_get(protocol.FIB, self._fib)
         application.router.add_get(protocol.FIB_DIFF, self._fib_diff)
+        application.router.add_get(protocol.EVENTS, self._events)
         application.router.add_post(protocol.ASSIGN, self._assign)
         return application
 
@@ -191,6 +192,16 @@ class Server:
             return _error(400, str(defect))
         except protocol.Refused as refusal:
             return _error(409, refusal.reason)
+
+    async def _events(self, request: web.Request) -> web.StreamResponse:
+        try:
+            after = int(_parameter(request, "after") or 0)
+            wait_s = float(_parameter(request, "wait_s") or 0)
+            if after < 0 or not 0 <= wait_s <= protocol.EVENTS_WAIT_LIMIT_S:
+                return _error(400, f"after is at least 0, and wait_s from 0 to {protocol.EVENTS_WAIT_LIMIT_S:.0f}")
+        except ValueError as defect:
+            return _error(400, str(defect))
+        return await _answer_list(request, await self._views.events(after, wait_s))
 
     async def _assign(self, request: web.Request) -> web.StreamResponse:
         try:

@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "routes": _Place("bgpd.cli.routes", "routes", "Show how prefixes are reached, or all paths of one."),
     "fib": _Place("bgpd.cli.fib", "fib", "Show our routes in the kernel, and what differs in it."),
     "explain": _Place("bgpd.cli.routes", "explain", "Explain how an address or prefix is reached, and why."),
+    "events": _Place("bgpd.cli.events", "events", "Show what happened, and follow what happens."),
     "get": _Place("bgpd.cli.resources", "get", "Show resources of the store: pools, peers, filters, nodes, …"),
     "apply": _Place("bgpd.cli.resources", "apply", "Create or replace resources as files say."),
     "create": _Place("bgpd.cli.resources", "create", "Create resources; none of them may exist."),

@@ -20,6 +20,7 @@ from bgpd.config.schema import (
     FallbackSection,
     KernelSection,
     MetricsSection,
+    MqttSection,
     NodeSection,
     PeerSection,
     PoolSection,
@@ -64,6 +65,8 @@ def findings(sections: Mapping[str, Section]) -> Iterator[Finding]:
                 yield from _pool(section)
             case PeerSection():
                 yield from _peer(path, section)
+            case MqttSection():
+                yield from _mqtt(section)
             case MetricsSection():
                 yield from _metrics(section)
             case KernelSection():
@@ -124,6 +127,15 @@ def _metrics(metrics: MetricsSection) -> Iterator[Finding]:
             "metrics.password",
             "would go over the network unencrypted: give certificate and key, or listen on 127.0.0.1",
         )
+
+
+def _mqtt(mqtt: MqttSection) -> Iterator[Finding]:
+    if (mqtt.user is None) != (mqtt.password is None):
+        yield "mqtt.user", "user and password go together"
+    if (mqtt.certificate is None) != (mqtt.key is None):
+        yield "mqtt.certificate", "certificate and key go together"
+    if not mqtt.tls and (mqtt.ca is not None or mqtt.certificate is not None):
+        yield "mqtt.tls", "must be true for ca, certificate and key to be used"
 
 
 def _store(store: StoreSection) -> Iterator[Finding]:

@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Meta
 
 from bgpd.adapters import secrets
+from bgpd.adapters.mqtt.options import Options as MqttOptions
 from bgpd.adapters.netlink.encode import Resilience
 from bgpd.adapters.netlink.options import KernelOptions, NexthopObjects
 from bgpd.adapters.prometheus import Endpoint
@@ -339,6 +340,42 @@ class MetricsSection(Section, frozen=True, kw_only=True):
         )
 
 
+class MqttSection(Section, frozen=True, kw_only=True):
+    """The broker that is told what happens."""
+
+    host: Annotated[str, Meta(min_length=1, max_length=253)] | None = None
+    """None: no broker is told."""
+    port: PortNumber | None = None
+    """None: 1883, with TLS 8883."""
+    version: Literal["5", "3.1.1"] = "5"
+    cluster: FileName = "default"
+    """Second level of the topics: ``bgpd/CLUSTER/NODE/…``."""
+    user: Annotated[str, Meta(min_length=1)] | None = None
+    password: PasswordSection | None = None
+    tls: bool = False
+    ca: FilePath | None = None
+    certificate: FilePath | None = None
+    key: FilePath | None = None
+
+    def options(self, node: str, passwords: secrets.Passwords) -> MqttOptions | None:
+        """Return how to reach the broker; None: there is none. Raises secrets.Unfit for a password that cannot be used."""
+        if self.host is None:
+            return None
+        return MqttOptions(
+            host=self.host,
+            port=self.port or (8883 if self.tls else 1883),
+            cluster=self.cluster,
+            node=node,
+            version=self.version,
+            user=self.user or "",
+            password=passwords.read(self.password.reference()) if self.password is not None else None,
+            tls=self.tls,
+            ca=Path(self.ca) if self.ca is not None else None,
+            certificate=Path(self.certificate) if self.certificate is not None else None,
+            key=Path(self.key) if self.key is not None else None,
+        )
+
+
 class LogLevel(StrEnum):
     DEBUG = "debug"
     INFO = "info"
@@ -378,6 +415,7 @@ class Config(Section, frozen=True, kw_only=True):
     collect: CollectSection = CollectSection()
     api: ApiSection = ApiSection()
     metrics: MetricsSection = MetricsSection()
+    mqtt: MqttSection = MqttSection()
     log: LogSection = LogSection()
 
     def address_method(self) -> AddressMethod | None:

@@ -156,6 +156,7 @@ class Ingest:
             self._state.stale.nodes[name] = None
         self._state.stale.learned[cidr] = None
         if facts.me.name in concerned:
+            self._tell_block(cidr)
             self._state.stale.own = True
             self._mark(self._state.adj_in.prefixes())
 
@@ -171,6 +172,14 @@ class Ingest:
             stale.own = stale.own or facts.me.name in concerned
         if facts.me.name in {one.node for one in (before, after) if one is not None}:
             stale.own = True  # an own block that became empty may have to go back
+
+    def _tell_block(self, cidr: Prefix) -> None:
+        """Tell that a block became ours, or is so no longer; what the first reading of the store finds is no news."""
+        facts = self._state.facts
+        if facts.store.synced_once:
+            owner = facts.owner.get(cidr)
+            name = "block.claimed" if owner == facts.me.name else "block.released"
+            self._state.note(name, block=str(cidr), owner=owner)
 
     # -------------------------------------------------------------- BGP
 

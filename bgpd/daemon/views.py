@@ -17,10 +17,12 @@ from bgpd.core.explain import Explainer
 from bgpd.core.forward import Reached
 from bgpd.core.overlay.choose import How
 from bgpd.core.pipeline import Pipeline
+from bgpd.daemon.events import Events
 from bgpd.daemon.fib import FibViews
 from bgpd.daemon.peer_views import PeerViews
 from bgpd.model.forwarding import KernelKey, KernelValue, Leg, RouteKey
 from bgpd.model.prefix import Address, Prefix
+from bgpd.model.telling import EventView
 from bgpd.model.view import (
     BlockView,
     ExplainView,
@@ -67,7 +69,9 @@ class DaemonViews:
         router_id: Address,
         asn: int,
         fib: FibViews,
+        events: Events,
     ) -> None:
+        self._events = events
         self._fib = fib
         self._pipeline = pipeline
         self._state = pipeline.state
@@ -108,6 +112,9 @@ class DaemonViews:
             nodes_fallback=sum(way is How.FALLBACK for way in ways.values()),
             nodes_unreachable=sum(way is How.UNREACHABLE for way in ways.values()),
         )
+
+    async def events(self, after: int, wait_s: float) -> list[EventView]:
+        return await self._events.after(after, wait_s)
 
     def _store(self) -> str:
         store = self._state.facts.store

@@ -25,6 +25,7 @@ from bgpd.adapters import clock, log
 from bgpd.adapters.bfd.process import BfdProcess
 from bgpd.adapters.exabgp.process import Speaker, SpeakerOptions
 from bgpd.adapters.health import Health
+from bgpd.adapters.mqtt.broker import Broker
 from bgpd.adapters.netlink.routes import Kernel
 from bgpd.adapters.reconciler import Reconciler
 from bgpd.adapters.secrets import Passwords, Unfit
@@ -44,6 +45,7 @@ from bgpd.core.pipeline import Pipeline
 from bgpd.daemon import compare, loop
 from bgpd.daemon.assign import Assigner
 from bgpd.daemon.collect import Collection
+from bgpd.daemon.events import Events, Telling
 from bgpd.daemon.fib import FibViews
 from bgpd.daemon.metrics import Metrics
 from bgpd.daemon.peer_views import PeerViews
@@ -134,6 +136,8 @@ class Daemon:
         self._collection = Collection(
             self._store, self._pipeline, self._configured.node.name, config.collect, self._notice
         )
+        self._events = Events()
+        self._telling = self._teller()
         self._metrics = Metrics(self._pipeline, self._inbox, self._kernel_reconciler, clock.monotonic())
         self._kernel_reconciler.applied = self._metrics.program.observe
         self._unnumbered = Unnumbered(self._pipeline.unnumbered, self._inbox.put)
@@ -165,6 +169,7 @@ class Daemon:
             router_id=self._router_id(),
             asn=self._config.node.asn,
             fib=FibViews(self._kernel_reconciler, self._kernel),
+            events=self._events,
         )
         server = Server(views, Path(self._config.api.socket))
         exporter = self._exporter()
@@ -207,6 +212,7 @@ class Daemon:
                         self._tunnels.run(),
                         self._health.run(),
                         self._unnumbered.run(),
+                        *([self._telling.run()] if self._telling is not None else []),
                     )
                 ]
                 structlog.get_logger().info("daemon.started", node=self._configured.node.name)
@@ -293,8 +299,22 @@ class Daemon:
             raise Fatal(f"metrics: {error}") from error
         return MetricsServer(endpoint, self._metrics.render) if endpoint is not None else None
 
+    def _teller(self) -> Telling | None:
+        try:
+            options = self._config.mqtt.options(
+                self._configured.node.name, Passwords(Path(self._config.secrets.directory))
+            )
+        except Unfit as error:
+            raise Fatal(f"mqtt: {error}") from error
+        if options is None:
+            return None
+        return Telling(self._pipeline, Broker(options, self._notice), options.cluster)
+
     def _notice(self, notice: Notice) -> None:
         self._metrics.noticed(notice)
+        event = self._events.tell(notice)
+        if self._telling is not None:
+            self._telling.event(event)
         log.tell(notice.name, notice.fields)
 
     def _router_id(self) -> Address:

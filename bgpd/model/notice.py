@@ -1,4 +1,7 @@
-"""Notices: what the core has to tell people, as data. A log event, and later an MQTT topic and a counter, derive from each."""
+"""Notices: what there is to tell people, as data. A log event, an MQTT event and a counter derive from each.
+
+A name is ``noun.past-verb`` and stable; :data:`KINDS` has every one of them, and what it means (a test looks for names that are not there).
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,60 @@ import msgspec
 
 
 class Notice(msgspec.Struct, frozen=True):
-    """A transition worth telling. *name* is stable and documented: ``noun.past-verb``."""
+    """A transition worth telling. *name* is one of KINDS."""
 
     name: str
     fields: dict[str, str | int | float | bool | None] = {}
+
+
+class Kind(msgspec.Struct, frozen=True):
+    """What a name means, and whether it is good news (logged as info, else as a warning)."""
+
+    text: str
+    good: bool = False
+
+
+KINDS: dict[str, Kind] = {
+    "adj-rib-out.refused": Kind("ExaBGP did not take an announcement; it is tried again"),
+    "bfd.down": Kind("the BFD session with a peer went down"),
+    "bfd.lost": Kind("the BFD process ended; another one is started"),
+    "bfd.refused": Kind("a BFD session cannot be made; it is tried again"),
+    "bfd.up": Kind("the BFD session with a peer came up", good=True),
+    "block.claimed": Kind("this node owns a block", good=True),
+    "block.released": Kind("this node owns a block no longer"),
+    "claims.refused": Kind("no block could be claimed of a pool; it is tried again"),
+    "collector.started": Kind("this node collects what nobody needs any more", good=True),
+    "fib.compat_mode": Kind("a change of a group costs a notification for each of its routes, by a sysctl", good=True),
+    "fib.contested": Kind("somebody else keeps changing what is ours in the kernel"),
+    "fib.differed": Kind("the full comparison found differences that no event had told of"),
+    "fib.without_objects": Kind("hops are written into each route: a failover is a message for each"),
+    "health.failed": Kind("a health check failed: what depends on it is withdrawn"),
+    "health.passed": Kind("a health check passed: what depends on it is announced", good=True),
+    "ipam.collected": Kind("addresses or a block that nobody needs were given back", good=True),
+    "ipam.kept": Kind("addresses or a block could not be given back, and why"),
+    "kernel.refused": Kind("the kernel did not take an object; it is tried again"),
+    "lease.lost": Kind("this node's lease had ended: for others it was dead"),
+    "mqtt.lost": Kind("the broker cannot be reached; it is tried again"),
+    "mqtt.returned": Kind("the broker is there again", good=True),
+    "name.held": Kind("another boot of this host holds the node's name; its lease is waited for"),
+    "neighbors.refused": Kind("a peer is not configured in ExaBGP; it is tried again"),
+    "node.died": Kind("the lease of a node has ended"),
+    "password.changed": Kind("a session's password was changed; the session begins anew", good=True),
+    "password.unfit": Kind("a password cannot be used, and why"),
+    "path.changed": Kind("a destination is reached another way"),
+    "peer.established": Kind("a BGP session is established", good=True),
+    "peer.held": Kind("a peer must stay down, and why"),
+    "peer.near_limit": Kind("a peer sends nearly as many prefixes as it may"),
+    "peer.lost": Kind("a BGP session ended, and why"),
+    "phase.entered": Kind("start-up went on to the next phase", good=True),
+    "record.skipped": Kind("a record of the store cannot be read"),
+    "routes.swept": Kind("routes that were kept over a restart were dropped"),
+    "speaker.lost": Kind("ExaBGP ended; another one is started"),
+    "store.compacted": Kind("the store had dropped history that was needed: it was read anew"),
+    "store.lost": Kind("the store cannot be reached; routing goes on as decided"),
+    "store.returned": Kind("the store is there again", good=True),
+    "tunnel.address_assigned": Kind("this node has a tunnel address", good=True),
+    "tunnel.address_missing": Kind("this node gets no tunnel address, and why"),
+    "tunnel.address_released": Kind("no pool needs this node's tunnel address: it was given back", good=True),
+    "update.malformed": Kind("a peer sent a malformed UPDATE, and what was done (RFC 7606)"),
+}

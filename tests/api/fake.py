@@ -13,6 +13,7 @@ from pathlib import Path
 from bgpd.api.protocol import AssignRequest, AssignView, Refused
 from bgpd.api.server import Server
 from bgpd.model.prefix import Address, Prefix
+from bgpd.model.telling import EventView
 from bgpd.model.view import (
     BlockView,
     ExplainView,
@@ -248,6 +249,14 @@ FIB = FibPage(
 )
 
 
+EVENTS = [
+    EventView(sequence=1, at=1_700_000_000.5, event="peer.established", level="info", fields={"peer": "192.0.2.1"}),
+    EventView(
+        sequence=2, at=1_700_000_001.0, event="peer.lost", level="warning", fields={"reason": "hold timer expired"}
+    ),
+]
+
+
 class FakeViews:
     """Views with the answers above. *routes_held* and *hold* may be set before a test asks."""
 
@@ -268,6 +277,13 @@ class FakeViews:
     def status(self) -> StatusView:
         """Answer with the status above."""
         return STATUS
+
+    async def events(self, after: int, wait_s: float) -> list[EventView]:
+        """Answer with the events held after that number, or wait until the time is over."""
+        found = [event for event in EVENTS if event.sequence > after]
+        if not found:
+            await asyncio.sleep(wait_s)
+        return found
 
     def peers(self, name: str | None) -> list[PeerView]:
         """Answer with the peers held, or the one of *name*."""

@@ -219,6 +219,8 @@ def test_the_example_holds_and_shows_each_default():
         as_shown["store"].pop(key)
     for key in ("certificate", "key", "user", "password"):
         as_shown["metrics"].pop(key)
+    for key in ("host", "port", "user", "password", "ca", "certificate", "key"):
+        as_shown["mqtt"].pop(key)
     for key in ("vrf", "source_ipv4", "source_ipv6"):
         as_shown["kernel"].pop(key)
     assert msgspec.convert(as_shown, Config, dec_hook=lambda kind, value: kind.parse(value)) == plain
