@@ -46,7 +46,7 @@ class Role(StrEnum):
 
 
 class SecretRef(msgspec.Struct, frozen=True):
-    """Names a secret (``passwordSecretRef`` of a BGPPeer); the secret itself is in no model, table or recording."""
+    """Names a secret (``password.secretKeyRef`` of a BGPPeer); the secret itself is in no model, table or recording."""
 
     name: str
     key: str

@@ -1,4 +1,4 @@
-"""Passwords of sessions (TCP-MD5, RFC 2385) against a real BIRD: read, refused, changed, and shown nowhere."""
+"""Passwords of sessions (TCP-MD5, RFC 2385) against a real BIRD and FRR: read, refused, changed, and shown nowhere."""
 
 from __future__ import annotations
 
@@ -23,7 +23,19 @@ from bgpd.model.event import PeerUp
 from bgpd.model.notice import Notice
 from bgpd.model.peer import Peer, SecretRef
 from bgpd.model.prefix import Address
-from tests.netns.exabgp_world import OURS, PEER, PEER6, THEIRS, THEIRS6, Node, World, bird_config, running, until
+from tests.netns.exabgp_world import (
+    OURS,
+    PEER,
+    PEER6,
+    THEIRS,
+    THEIRS6,
+    Node,
+    World,
+    bird_config,
+    frr_config,
+    running,
+    until,
+)
 
 pytestmark = pytest.mark.netns
 
@@ -218,6 +230,24 @@ def test_a_daemon_that_comes_back_knows_the_password_in_use(world: Fabric) -> No
             assert "Established" in world.birdc("show protocols b4")
             world.put("other")
             assert [(THEIRS, WITH)] == node.speaker.neighbors._outdated()
+
+    asyncio.run(body())
+
+
+def test_frr_agrees_on_the_password(world: Fabric) -> None:
+    """FRR with another password has no session with us, and with the same one has."""
+
+    async def body() -> None:
+        world.put("right")
+        config = frr_config("10.9.0.0/24")
+        first = f" neighbor {OURS} remote-as 65000\n"
+        world.frr(config.replace(first, f"{first} neighbor {OURS} password wrong\n"))
+        async with running(Node(world)) as node:
+            assert {} == await configure(node.speaker, WITH)
+            await asyncio.sleep(2)  # what must not happen has no sign to wait for
+            assert not node.up()
+            world.vtysh("configure terminal", "router bgp 65001", f"neighbor {OURS} password right")
+            await until(node.up, "the session", DEADLINE_S)
 
     asyncio.run(body())
 
