@@ -242,8 +242,8 @@ def put_route(  # noqa: PLR0917 - on the way of every route: keywords cost a ten
     whatever route it finds with the same nexthop id as a model, with that one's MTU (net/ipv4/fib_semantics.c: fib_find_info_nh).
     """
     network = key.prefix >> 8
-    plain = not (key.metric or value.source is not None or value.mtu_bytes or hops or metrics)
-    if plain and value.kind is RouteKind.UNICAST and 0 < network <= _LAST_V4:
+    special = hops or metrics or key.metric or value.mtu_bytes or value.source is not None
+    if not special and value.kind is RouteKind.UNICAST and 0 < network <= _LAST_V4:
         # fmt: off
         return _PUT_ROUTE_V4.pack(
             52, RTM_NEWROUTE, flags, 0, 0,

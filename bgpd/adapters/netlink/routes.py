@@ -177,13 +177,14 @@ class Kernel:
             values: dict[KernelKey, KernelValue | None] = {}
             messages: list[bytes] = []
             await self._catch_up()
+            noted = self._classic
             for key, value in changes:
                 if type(key) is DeviceKey or key in values or len(messages) >= CHUNK_CHANGES:
                     await self._send(values, messages, failed)
                 if type(key) is DeviceKey:
                     await self._change_device(key, value, failed)
                     continue
-                if self._classic and isinstance(key, Leg | GroupKey) and key not in self._mirror.ids:
+                if noted and isinstance(key, Leg | GroupKey) and key not in self._mirror.ids:
                     await self._send(values, messages, failed)
                     await self._note(key, value, failed)
                     continue
@@ -337,7 +338,7 @@ class Kernel:
         if value.kind is RouteKind.UNICAST:
             if value.group is None:
                 return "a unicast route without a group"
-            if self._classic:
+            if self._mirror.device is not None:
                 return self._classic_route(key, value, value.group)
             number = self._mirror.ids.get(value.group, 0)
             if not number:
