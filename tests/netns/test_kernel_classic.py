@@ -73,6 +73,8 @@ def test_links_that_come_back_get_all_that_was_on_them(space: Namespace) -> None
                 space.ip(*command.split())
             await kept.until(kept.right)
 
+            # what the kernel took along without a word is known once it was read again
+            await kept.until(lambda: kept.kernel._due_in_s() is None and kept.right())
             kept.drift.clear()
             space.ip("route", "replace", str(BLOCKS[3].prefix), "via", "10.1.0.7", "proto", "179")
             space.ip("route", "delete", str(BLOCKS[4].prefix), "proto", "179")
