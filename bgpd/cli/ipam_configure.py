@@ -9,7 +9,7 @@ import click
 from bgpd.adapters.store.base import Store
 from bgpd.adapters.store.resources import Prepared, Verb, commit, get_resource, prepare
 from bgpd.cli.options import BadInput
-from bgpd.cli.store import bad, on_store, stores
+from bgpd.cli.store import Absent, bad, on_store, stores
 from bgpd.core.resource import check
 from bgpd.core.resource.check import API_VERSION, Resource
 from bgpd.core.resource.pools import COOLDOWN_MAX_S, IPAMCONFIGURATION
@@ -67,7 +67,8 @@ def configure(
     changes = {name: value for name, value in wanted.items() if value is not None}
     if not changes:
         raise BadInput("say what to change; `bgpd ipam show --show-configuration` shows what is set")
-    prepared = on_store(store, lambda opened: _change(opened, changes, dry_run=dry_run))
+    absent = Absent.PRETEND if dry_run else Absent.MAKE
+    prepared = on_store(store, lambda opened: _change(opened, changes, dry_run=dry_run), absent)
     action = prepared.outcomes[0].action
     click.echo(f"IPAMConfiguration {NAME}: {'would be ' if dry_run and action != 'unchanged' else ''}{action}")
 
