@@ -21,13 +21,13 @@ from bgpd.core.ipam.census import (
     Census,
     PoolIndex,
     PoolUsage,
-    Ranges,
     StoredBlock,
     Usage,
     borrowed,
     holdings,
     usage,
 )
+from bgpd.core.ipam.ranges import Ranges
 from bgpd.core.resource.merge import effective
 from bgpd.core.resource.pools import IPAMCONFIGURATION
 from bgpd.model.prefix import Address, Prefix

@@ -13,7 +13,7 @@ from bgpd.adapters.store import keys
 from bgpd.adapters.store.base import KeyValue, Store, read_all
 from bgpd.adapters.store.collect import published_from
 from bgpd.adapters.store.keys import Malformed
-from bgpd.adapters.store.records import affinity_from, block_from, handle_from, pool_from
+from bgpd.adapters.store.records import affinity_from, block_from, handle_from, pool_from, reservation_from
 from bgpd.adapters.store.tunnels import tunnel_addresses
 from bgpd.core.ipam.block import HOST
 from bgpd.core.ipam.census import Census, StoredAffinity, StoredBlock, StoredHandle, StoredNode
@@ -21,9 +21,7 @@ from bgpd.model.pool import Pool
 from bgpd.model.prefix import Address, Prefix, parse_interface
 
 VIRTUALS: Final = keys.IPAM + "virtual/"
-RESERVATIONS: Final = keys.RESOURCES + "ipreservations/"
 ENDPOINTS: Final = keys.RESOURCES + "workloadendpoints/"
-CLUSTER: Final = keys.RESOURCES + "clusterinformations/default"
 
 
 class _Draft:
@@ -50,7 +48,7 @@ async def take(store: Store) -> Census:
     revision = (await store.range(keys.IPAM, limit=1)).revision
     readers = (
         (keys.POOLS, _pool),
-        (RESERVATIONS, _reservation),
+        (keys.RESERVATIONS, _reservation),
         (keys.NODES, _node),
         (keys.OUR_NODES, _ours),
         (keys.TRACES, _traces),
@@ -158,22 +156,9 @@ def _endpoint(draft: _Draft, item: KeyValue) -> None:
 # ------------------------------------------------------------------ what bars addresses
 
 
-class _ReservationSpec(msgspec.Struct):
-    cidrs: list[str] | None = msgspec.field(default=None, name="reservedCIDRs")
-
-
-class _Reservation(msgspec.Struct):
-    spec: _ReservationSpec | None = None
-
-
 def _reservation(draft: _Draft, item: KeyValue) -> None:
-    spec = _decode(item.key, item.value, _Reservation).spec or _ReservationSpec()
-    try:
-        for text in spec.cidrs or ():
-            address, _ = parse_interface(text)
-            draft.reservations.append(Prefix.parse(text) if "/" in text else Prefix.of(address, address.family.bits))
-    except ValueError as error:
-        raise Malformed(item.key, f"reservedCIDRs: {error}") from error
+    name = item.key.removeprefix(keys.RESERVATIONS)
+    draft.reservations += reservation_from(item.key, name, item.value).cidrs
 
 
 class _ClusterSpec(msgspec.Struct):
@@ -187,7 +172,7 @@ class _Cluster(msgspec.Struct):
 
 async def _cluster(store: Store) -> tuple[str, bool]:
     """Return the cluster's id, and whether its store is open for changes; it is where nothing says otherwise."""
-    item = await store.get(CLUSTER)
+    item = await store.get(keys.CLUSTER_INFORMATION)
     spec = (_decode(item.key, item.value, _Cluster).spec if item else None) or _ClusterSpec()
     return spec.guid, spec.ready is not False
 

@@ -26,7 +26,8 @@ from math import inf
 import msgspec
 
 from bgpd.core.ipam.block import BlockRecord
-from bgpd.core.ipam.census import Holding, PoolIndex, Ranges, holdings
+from bgpd.core.ipam.census import Holding, PoolIndex, holdings
+from bgpd.core.ipam.ranges import Ranges
 from bgpd.model.pool import Pool
 from bgpd.model.prefix import Address, Prefix
 
@@ -101,10 +102,12 @@ class _Node:
 
 
 class _Block:
-    """What is known of a block."""
+    """What is known of a block; its record is not kept, since an elected collector knows of tens of thousands."""
 
     def __init__(self) -> None:
-        self.record: BlockRecord | None = None
+        self.present = False
+        self.node: str | None = None
+        self.sequence: int | None = None
         self.addresses: tuple[Address, ...] = ()
         """Those that are held."""
         self.empty_since: float | None = None
@@ -113,18 +116,11 @@ class _Block:
         self.leaving = False
         """It was handed out as surplus, and is so until it is told anew."""
 
-    @property
-    def node(self) -> str | None:
-        return self.record.node if self.record is not None else None
-
-    @property
-    def sequence(self) -> int | None:
-        return self.record.sequence_number if self.record is not None else None
-
-    @property
-    def is_virtual(self) -> bool:
-        """Whether its owner is no node."""
-        return self.record is not None and self.record.affinity is not None and self.record.node is None
+    def become(self, record: BlockRecord | None) -> None:
+        self.present = record is not None
+        self.node = record.node if record is not None else None
+        self.sequence = record.sequence_number if record is not None else None
+        self.leaving = False
 
 
 class Collector:
@@ -195,14 +191,14 @@ class Collector:
         gone = set(block.addresses)
         touched = {self._unhold(address) for address in gone}
         held = tuple(holdings(record)) if record is not None else ()
-        block.record, block.leaving = record, False
+        block.become(record)
         block.addresses = tuple(one.address for one in held)
         touched |= {self._hold(one, now) for one in held}
         for address in gone - set(block.addresses):
             self._suspects.pop(address, None)
             self._confirmed.pop(address, None)
-        if record is None or held or block.is_virtual:
-            block.empty_since = None
+        if record is None or held or (record.affinity is not None and record.node is None):
+            block.empty_since = None  # in use, or of an owner that is no node
         elif block.empty_since is None or sequence != record.sequence_number:
             block.empty_since = now
             self._at(now + self._grace_s, "block", str(cidr))
@@ -425,7 +421,7 @@ class Collector:
 
     def _drop(self, cidr: Prefix) -> None:
         block = self._blocks[cidr]
-        if block.record is None and not block.claims:
+        if not block.present and not block.claims:
             del self._blocks[cidr]
 
     def _forget(self, name: str) -> None:

@@ -11,7 +11,6 @@ from bgpd.core.ipam.block import Attribute, new_block
 from bgpd.core.ipam.census import (
     Census,
     PoolIndex,
-    Ranges,
     StoredAffinity,
     StoredBlock,
     Usage,
@@ -19,6 +18,7 @@ from bgpd.core.ipam.census import (
     holdings,
     usage,
 )
+from bgpd.core.ipam.ranges import Ranges
 from bgpd.core.ipam.tunnel import TunnelKind
 from bgpd.model.pool import AffinityState, Pool
 from bgpd.model.prefix import Address, Prefix
