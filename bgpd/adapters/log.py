@@ -1,4 +1,4 @@
-"""Structured logs on standard error: JSON lines for journald and pipes, aligned text on a terminal.
+"""Structured logs: fields for journald, JSON lines on standard error for files and pipes, aligned text on a terminal.
 
 Event names are stable, ``noun.past-verb``; facts are fields. No secret is ever a field, since none is ever in a notice.
 """
@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import structlog
 
+from bgpd.adapters import journal
 from bgpd.model.notice import KINDS
 
+_timestamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
 _structured_traceback = structlog.processors.ExceptionRenderer(
     # Local variables are structlog's default: a frame's may hold a password.
     structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
@@ -19,22 +23,38 @@ _structured_traceback = structlog.processors.ExceptionRenderer(
 
 
 def configure(level: str, log_format: str) -> None:
-    """Set up logging for the process. *log_format*: ``json``, ``console`` or ``auto`` (console on a terminal)."""
-    console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
-    renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer(sort_keys=False)
-    )
+    """Set up logging for the process.
+
+    *log_format*: ``journal``, ``json``, ``console``, or ``auto``: console on a terminal, journal where standard error goes to it,
+    else json.
+    """
+    if log_format == "auto":
+        log_format = "console" if sys.stderr.isatty() else "journal" if journal.connected_stderr() else "json"
+    processors: list[structlog.typing.Processor] = [structlog.processors.add_log_level]
+    factory: Callable[..., Any] = structlog.PrintLoggerFactory(sys.stderr)
+    match log_format:
+        case "journal":  # which has clocks of its own
+            processors += [structlog.processors.format_exc_info, _as_fields]
+            factory = _journal
+        case "console":
+            processors += [_timestamp, structlog.processors.format_exc_info, structlog.dev.ConsoleRenderer()]
+        case _:
+            processors += [_timestamp, _structured_traceback, structlog.processors.JSONRenderer(sort_keys=False)]
     structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            _structured_traceback if not console else structlog.processors.format_exc_info,
-            renderer,
-        ],
+        processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=factory,
         cache_logger_on_first_use=True,
     )
+
+
+def _as_fields(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Hand the fields over as they are."""
+    return event
+
+
+def _journal(*_arguments: object) -> journal.Journal:
+    return journal.Journal()
 
 
 def tell(name: str, fields: dict[str, str | int | float | bool | None]) -> None:

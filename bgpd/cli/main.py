@@ -19,6 +19,7 @@ from bgpd.cli.lazy import Place as _Place
 
 COMMANDS: Final = {
     "run": _Place("bgpd.cli.run", "run", "Run the daemon in the foreground."),
+    "speaker": _Place("bgpd.cli.speaker", "speaker", "Run the BGP speaker in the foreground, for `bgpd run --attach`."),
     "status": _Place("bgpd.cli.status", "status", "Show how the daemon is: phase, store, sessions, routes."),
     "peers": _Place("bgpd.cli.peers", "peers", "Show the BGP sessions, or one in detail."),
     "refresh": _Place("bgpd.cli.peers", "refresh", "Have a peer send everything again."),

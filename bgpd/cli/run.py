@@ -28,8 +28,13 @@ from bgpd.daemon import supervise
     metavar="FILE",
     help="Record every event that enters the core, one JSON line each, for a replay.",
 )
+@click.option(
+    "--attach",
+    is_flag=True,
+    help="Attach to the speaker that `bgpd speaker` keeps, and never start or end one: then sessions outlive this daemon.",
+)
 @click.pass_context
-def run(ctx: click.Context, path: Path, record: Path | None) -> None:
+def run(ctx: click.Context, path: Path, record: Path | None, attach: bool) -> None:
     """Run the daemon in the foreground.
 
     It ends on SIGTERM or SIGINT and leaves the kernel's routes as they are. Exit status 2: the configuration is bad, and
@@ -37,4 +42,4 @@ def run(ctx: click.Context, path: Path, record: Path | None) -> None:
     """
     if record is not None and not record.absolute().parent.is_dir():
         raise click.BadParameter(f"the directory of {record} does not exist", param_hint="--record")
-    ctx.exit(supervise.main(read(path), record))
+    ctx.exit(supervise.main(read(path), record, attach=attach))

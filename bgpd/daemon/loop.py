@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from bgpd.adapters import clock
+from bgpd.adapters.systemd import Systemd
 from bgpd.core.pipeline import Pipeline
 from bgpd.daemon.record import Recorder
 from bgpd.flow.inbox import Inbox
@@ -15,7 +16,7 @@ from bgpd.model.notice import Notice
 SETTLE_BUDGET = 512
 """Stale keys recomputed before other tasks get a turn: some 5 ms."""
 LONGEST_SLEEP_S = 60.0
-"""Without a deadline the loop still turns once a minute, so that a watchdog could be fed by it."""
+"""Without a deadline the loop still turns once a minute."""
 
 
 async def run(
@@ -26,17 +27,21 @@ async def run(
     advanced: Callable[[], None],
     *,
     settled: Callable[[float], None],
+    watchdog: Systemd,
 ) -> None:
     """Handle events until cancelled.
 
     *advanced* is called when the phase has changed or all announcements are known, so that gates are looked at; *settled* is told
     how many seconds each batch took.
+    Nothing else feeds the *watchdog*: it bites where this loop does not turn, whatever else does.
     """
     gates = pipeline.phase, pipeline.announcements_known
     while True:
+        now = clock.monotonic()
+        watchdog.alive(now)
         deadline = pipeline.deadline()
-        timeout_s = LONGEST_SLEEP_S if deadline is None else max(0.0, deadline - clock.monotonic())
-        batch = await inbox.take(min(timeout_s, LONGEST_SLEEP_S))
+        timeout_s = LONGEST_SLEEP_S if deadline is None else max(0.0, deadline - now)
+        batch = await inbox.take(min(timeout_s, watchdog.feed_s or LONGEST_SLEEP_S))
         now = clock.monotonic()
         if not batch or (deadline is not None and deadline <= now):
             batch.append(Tick())
@@ -45,6 +50,7 @@ async def run(
             pipeline.handle(event, now)
         while pipeline.settle(SETTLE_BUDGET):
             await asyncio.sleep(0)
+            watchdog.alive(clock.monotonic())
         settled(clock.monotonic() - now)
         recorder.flush()
         for item in pipeline.take_notices():

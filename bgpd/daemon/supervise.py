@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
+import os
 import signal
 from pathlib import Path
 
 import structlog
 
 from bgpd.adapters import log
+from bgpd.adapters.exabgp.process import Speaker
 from bgpd.adapters.netlink.detect import NotFound, detect, vrf_table
+from bgpd.adapters.systemd import Systemd
 from bgpd.config.schema import Config
-from bgpd.daemon.wiring import Daemon, Fatal
+from bgpd.daemon.wiring import Daemon, Fatal, speaker_options
+from bgpd.model.event import Event
 
 
-def main(config: Config, record: Path | None) -> int:
-    """Run the daemon until a signal or a failure ends it; returns the exit status: 0 stopped, 1 failed, 2 cannot start."""
+def main(config: Config, record: Path | None, *, attach: bool = False) -> int:
+    """Run the daemon until a signal or a failure ends it; returns the exit status: 0 stopped, 1 failed, 2 cannot start.
+
+    *attach*: to a speaker that somebody else keeps (``bgpd speaker``); else we start one, and end it in an orderly stop.
+    """
+    faulthandler.enable()  # a watchdog ends us by SIGABRT: then standard error shows where the loop hung
     log.configure(config.log.level, config.log.format)
     logger = structlog.get_logger()
     failures: list[Exception] = []
     try:
-        asyncio.run(_until_signal(config, record))
+        asyncio.run(_until_signal(config, record, attach=attach))
     except* Exception as raised:  # noqa: BLE001 - the one place: anything unexpected ends the process, and is told
         failures = _leaves(raised)
     for error in failures:
@@ -33,13 +42,34 @@ def main(config: Config, record: Path | None) -> int:
     return 0 if not failures else 2 if all(isinstance(error, Fatal) for error in failures) else 1
 
 
-async def _until_signal(config: Config, record: Path | None) -> None:
+def speaker(config: Config) -> int:
+    """Turn this process into the speaker; returns the exit status 2 where that cannot be."""
+    log.configure(config.log.level, config.log.format)
+    try:
+        asyncio.run(_become_speaker(config))
+    except (Fatal, OSError) as error:
+        structlog.get_logger().error("speaker.refused", reason=str(error))
+    return 2
+
+
+async def _become_speaker(config: Config) -> None:
+    async def nowhere(_: Event) -> None:
+        """It ends, or is another process, before anything happens."""
+
+    await Speaker(speaker_options(await _located(config), attach=False), nowhere).become()
+
+
+async def _until_signal(config: Config, record: Path | None, *, attach: bool) -> None:
     """Run until SIGTERM or SIGINT; the kernel's routes stay as they are (law 3)."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await Daemon(await _located(config), record).run(stop)
+    systemd = Systemd(os.environ, os.getpid())
+    try:
+        await Daemon(await _located(config), record, attach=attach, systemd=systemd).run(stop)
+    finally:
+        systemd.close()
 
 
 async def _located(config: Config) -> Config:

@@ -21,6 +21,7 @@ from bgpd.daemon.events import Events
 from bgpd.daemon.fib import FibViews
 from bgpd.daemon.peer_views import PeerViews
 from bgpd.model.forwarding import KernelKey, KernelValue, Leg, RouteKey
+from bgpd.model.pool import preference_text
 from bgpd.model.prefix import Address, Prefix
 from bgpd.model.telling import EventView
 from bgpd.model.view import (
@@ -216,7 +217,7 @@ class DaemonViews:
                     cidr=str(pool.cidr),
                     block_size=pool.block_size,
                     mode=pool.vxlan_mode.value,
-                    fallback=(pool.fallback or facts.options.fallback).value,
+                    fallback=preference_text(facts.options.fallback if pool.fallback is None else pool.fallback),
                     size=pool.cidr.size,
                     in_use=in_use,
                     free=pool.cidr.size - in_use,

@@ -36,12 +36,13 @@ from bgpd.adapters.store.lease import Liveness, NameTaken, register
 from bgpd.adapters.store.open import open_store
 from bgpd.adapters.store.transact import ensure_pool
 from bgpd.adapters.store.watch import StoreSource
+from bgpd.adapters.systemd import Systemd
 from bgpd.adapters.unnumbered import Unnumbered
 from bgpd.api.metrics import MetricsServer, Unusable
 from bgpd.api.server import Server, SocketUnusable
 from bgpd.config.schema import Config, SpeakerMode
 from bgpd.core.explain import Explainer
-from bgpd.core.pipeline import Pipeline
+from bgpd.core.pipeline import Phase, Pipeline
 from bgpd.daemon import compare, loop
 from bgpd.daemon.assign import Assigner
 from bgpd.daemon.collect import Collection
@@ -72,11 +73,24 @@ class Fatal(Exception):  # noqa: N818 - named by what it means for the process
     """The daemon cannot run as configured: exit status 2, and a restart will not help."""
 
 
+def speaker_options(config: Config, *, attach: bool) -> SpeakerOptions:
+    """How ExaBGP is run: by the daemon, or by another whom it attaches to."""
+    return SpeakerOptions(
+        runtime_dir=Path(config.speaker.runtime_dir),
+        router_id=config.router_id(),
+        mode="json" if config.speaker.mode is SpeakerMode.JSON else "raw",
+        secrets_dir=Path(config.secrets.directory),
+        attach=attach,
+    )
+
+
 class Daemon:
     """Owns every part and its task."""
 
-    def __init__(self, config: Config, record: Path | None) -> None:
+    def __init__(self, config: Config, record: Path | None, *, attach: bool, systemd: Systemd) -> None:
         self._config = config
+        self._systemd = systemd
+        self._attach = attach
         self._configured = config.configured()
         self._inbox = Inbox()
         self._pipeline = Pipeline()
@@ -87,12 +101,7 @@ class Daemon:
         self._store: Store = open_store(config.store.url, config.store.access())
         self._kernel = Kernel(self._inbox.put, self._kernel_drifted, config.kernel.options())
         self._speaker = Speaker(
-            SpeakerOptions(
-                runtime_dir=Path(config.speaker.runtime_dir),
-                router_id=self._router_id(),
-                mode="json" if config.speaker.mode is SpeakerMode.JSON else "raw",
-                secrets_dir=Path(config.secrets.directory),
-            ),
+            speaker_options(config, attach=attach),
             self._inbox.put,
         )
         tables = self._pipeline.tables
@@ -188,14 +197,7 @@ class Daemon:
                 running = [
                     tasks.create_task(work)
                     for work in (
-                        loop.run(
-                            self._pipeline,
-                            self._inbox,
-                            self._recorder,
-                            self._notice,
-                            self._advanced,
-                            settled=self._metrics.settle.observe,
-                        ),
+                        self._run_core(),
                         self._run_kernel(),
                         self._follow_store(source),
                         self._join_cluster(),
@@ -217,18 +219,30 @@ class Daemon:
                 ]
                 structlog.get_logger().info("daemon.started", node=self._configured.node.name)
                 await stop.wait()
+                self._systemd.stopping()
                 for task in running:
                     task.cancel()
         finally:
             await server.stop()
             if exporter is not None:
                 await exporter.stop()
-            await self._bfd.stop()
+            await self._bfd.stop(keep=self._attach)
             await self._speaker.stop()
             await self._store.close()
             self._recorder.close()
 
     # -------------------------------------------------------------- parts
+
+    async def _run_core(self) -> None:
+        await loop.run(
+            self._pipeline,
+            self._inbox,
+            self._recorder,
+            self._notice,
+            self._advanced,
+            settled=self._metrics.settle.observe,
+            watchdog=self._systemd,
+        )
 
     async def _run_kernel(self) -> None:
         await self._kernel.open()
@@ -277,6 +291,11 @@ class Daemon:
         self._kernel_reconciler.wake()
         self._adj_rib_out.wake()
         self._neighbors.wake()
+        pipeline = self._pipeline
+        waiting = " ".join(pipeline.waiting_for())
+        self._systemd.status(f"{pipeline.phase}: waiting for {waiting}" if waiting else pipeline.phase)
+        if pipeline.phase is Phase.READY:
+            self._systemd.ready()
 
     async def _kernel_converged(self) -> None:
         await self._inbox.put(Converged(self._kernel.name, self._pipeline.epoch))

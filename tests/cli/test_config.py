@@ -164,5 +164,5 @@ def test_unit_starts_the_command_as_it_is() -> None:
     context = run.make_context("run", arguments)
 
     assert (Path(command).name, name) == ("bgpd", "run")
-    assert context.params == {"path": Path("/etc/bgpd/bgpd.toml"), "record": None}
+    assert context.params == {"path": Path("/etc/bgpd/bgpd.toml"), "record": None, "attach": True}
     assert (service["Restart"], service["RestartPreventExitStatus"]) == ("on-failure", "2")

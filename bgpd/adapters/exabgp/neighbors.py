@@ -125,8 +125,10 @@ class NeighborsTarget:
             return refused
 
     async def confirm(self) -> None:
-        """Make a running speaker take the file as it is."""
+        """Make a running speaker take what we hold; another may have started it, by an older file."""
         async with self._lock:
+            if not self.file.exists() or self.file.read_text("utf-8") != self._render(self._held):
+                self._install(self._write_temporary(self._held))
             await self._reloaded()
 
     async def watch_passwords(self) -> None:

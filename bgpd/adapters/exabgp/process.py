@@ -20,6 +20,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 import msgspec
 
@@ -79,6 +80,8 @@ class SpeakerOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Where the passwords of sessions are."""
     netns: str | None = None
     """Network namespace to run ExaBGP in; default our own."""
+    attach: bool = False
+    """ExaBGP is kept by another (``become``, in a unit of its own): attach to it, wait for it, never start one or end it in order."""
 
 
 class _Lost(Exception):  # noqa: N818  the end of an attachment
@@ -155,7 +158,7 @@ class Speaker:
         """
         self._stopping = True
         pid, self._pid = self._pid or self._child, None
-        if not keep and pid is not None:
+        if not keep and not self._options.attach and pid is not None:
             await self._end(pid)
         self._commands.close()
 
@@ -220,6 +223,8 @@ class Speaker:
             if found is not None:
                 return found
             await self._end(running)
+        if self._options.attach:
+            raise _Lost("no speaker runs: it is kept by another (bgpd-speaker.service, or bgpd speaker by hand)")
         pid = self._spawn()
         found = await self._connect(pid)
         if found is None:
@@ -260,23 +265,27 @@ class Speaker:
             await asyncio.sleep(START_POLL_S)  # the shim of a former one, which is about to end
         return None
 
+    async def become(self) -> NoReturn:
+        """End what runs of this runtime folder, and turn this process into ExaBGP: how another than the daemon keeps it.
+
+        Returns never. Its first neighbors are those of the file, if that is ours; others come from the daemon.
+        """
+        running = self._running()
+        if running is not None:
+            await self._end(running)
+        command, environment = self._prepared()
+        os.execvpe(command[0], command, environment)  # noqa: S606 - no shell is wanted
+
     def _spawn(self) -> int:
         """Start ExaBGP in a session of its own, so that it outlives us."""
-        self.neighbors.write()
-        runtime = self._options.runtime_dir
-        (runtime / "exabgp.env").touch(0o600)
-        (runtime / "exabgp.pid").unlink(missing_ok=True)
+        command, environment = self._prepared()
         if self._log.exists() and self._log.stat().st_size > LOG_BYTES:
             self._log.rename(self._log.with_name(self._log.name + ".1"))
-        module = ["bgpd.adapters.exabgp.child.launcher"] if self._options.mode == "raw" else ["exabgp", "server"]
-        command = [sys.executable, "-m", *module, str(self.neighbors.file)]
-        if self._options.netns is not None:
-            command = ["ip", "netns", "exec", self._options.netns, *command]
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         self._child = os.posix_spawnp(
             command[0],
             command,
-            conf.environment(runtime) | {RESTARTED: "1" if self._follows() else "0"},
+            environment,
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                 (os.POSIX_SPAWN_OPEN, 1, str(self._log), flags, 0o600),
@@ -285,6 +294,18 @@ class Speaker:
             setsid=True,
         )
         return self._child
+
+    def _prepared(self) -> tuple[list[str], dict[str, str]]:
+        """Write what a new ExaBGP reads at its start; returns its command and environment."""
+        self.neighbors.write()
+        runtime = self._options.runtime_dir
+        (runtime / "exabgp.env").touch(0o600)
+        (runtime / "exabgp.pid").unlink(missing_ok=True)
+        module = ["bgpd.adapters.exabgp.child.launcher"] if self._options.mode == "raw" else ["exabgp", "server"]
+        command = [sys.executable, "-m", *module, str(self.neighbors.file)]
+        if self._options.netns is not None:
+            command = ["ip", "netns", "exec", self._options.netns, *command]
+        return command, conf.environment(runtime) | {RESTARTED: "1" if self._follows() else "0"}
 
     def _follows(self) -> bool:
         """Tell whether peers may still keep the routes of an ExaBGP before: then the next one claims to restart (RFC 4724 section 4.1)."""

@@ -1,0 +1,32 @@
+"""``bgpd speaker``: ExaBGP in the foreground, as bgpd-speaker.service keeps it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from bgpd.cli.config import ENVIRONMENT, read
+from bgpd.config.load import DEFAULT_PATH
+from bgpd.daemon import supervise
+
+
+@click.command()
+@click.option(
+    "--config",
+    "path",
+    type=click.Path(path_type=Path),
+    envvar=ENVIRONMENT,
+    default=DEFAULT_PATH,
+    show_default=True,
+    show_envvar=True,
+    help="The configuration file, the same as the daemon's.",
+)
+@click.pass_context
+def speaker(ctx: click.Context, path: Path) -> None:
+    """Run the BGP speaker (ExaBGP) in the foreground, for a daemon that runs with --attach.
+
+    The daemon gives it its neighbors and routes, and can be restarted while the sessions stay up. SIGTERM ends it; peers keep the
+    routes for the graceful restart time. It begins with the neighbors that it was given last.
+    """
+    ctx.exit(supervise.speaker(read(path)))
