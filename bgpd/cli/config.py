@@ -14,7 +14,7 @@ from bgpd.cli.render import Cell, Column, Table, show, show_json
 from bgpd.config.error import ConfigError
 from bgpd.config.load import DEFAULT_PATH, load
 from bgpd.config.schema import Config, FallbackSection, PeerSection, StoreSection
-from bgpd.model.pool import Fallback, Pool
+from bgpd.model.pool import Pool, preference_text
 from bgpd.model.wire import to_builtin
 
 ENVIRONMENT = "BGPD_CONFIG"
@@ -105,10 +105,10 @@ def _store(section: StoreSection) -> str:
     return "; ".join([section.url, *(text for name, text in known.items() if getattr(section, name))])
 
 
-def _pool(pool: Pool, default: Fallback) -> str:
+def _pool(pool: Pool, default: str) -> str:
     return (
         f"{pool.name} {pool.cidr}, blocks of /{pool.block_size}, VXLAN {pool.vxlan_mode}, "
-        f"fallback {pool.fallback or default}; created where the store has none"
+        f"fallback {default if pool.fallback is None else preference_text(pool.fallback)}; created where the store has none"
     )
 
 

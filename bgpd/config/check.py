@@ -32,6 +32,7 @@ from bgpd.core.resource.rules import label_name
 from bgpd.core.resource.rules import name as resource_name
 from bgpd.model.forwarding import MAIN_TABLE
 from bgpd.model.node import AddressMethod
+from bgpd.model.pool import NO_FALLBACK, parse_preference
 from bgpd.model.prefix import Address, Family, Prefix, parse_interface
 
 Finding = tuple[str, str]
@@ -75,8 +76,13 @@ def findings(sections: Mapping[str, Section]) -> Iterator[Finding]:
                 yield from _announce(path, section, checks)
             case CheckSection():
                 yield from _check(path, section)
-            case FallbackSection() if section.restore_ceiling_s < section.restore_after_s:
-                yield "fallback.restore_ceiling_s", f"must be at least restore_after_s ({section.restore_after_s:g})"
+            case FallbackSection():
+                yield from _preference("fallback.kind", section.kind)
+                if section.restore_ceiling_s < section.restore_after_s:
+                    yield (
+                        "fallback.restore_ceiling_s",
+                        f"must be at least restore_after_s ({section.restore_after_s:g})",
+                    )
             case _:
                 continue
     peers = {path: section for path, section in sections.items() if isinstance(section, PeerSection)}
@@ -136,6 +142,13 @@ def _mqtt(mqtt: MqttSection) -> Iterator[Finding]:
         yield "mqtt.certificate", "certificate and key go together"
     if not mqtt.tls and (mqtt.ca is not None or mqtt.certificate is not None):
         yield "mqtt.tls", "must be true for ca, certificate and key to be used"
+
+
+def _preference(path: str, text: str | None) -> Iterator[Finding]:
+    try:
+        parse_preference(NO_FALLBACK if text is None else text)
+    except ValueError as error:
+        yield path, f"{error}; write kinds in order of preference, such as 'IPIP, VXLAN'"
 
 
 def _store(store: StoreSection) -> Iterator[Finding]:
@@ -212,6 +225,7 @@ def _endpoint(text: str) -> str:
 def _pool(pool: PoolSection) -> Iterator[Finding]:
     if rule := resource_name(pool.name):
         yield "pool.name", rule
+    yield from _preference("pool.fallback", pool.fallback)
     low, high, default = _BLOCK_SIZES[pool.cidr.family]
     size = default if pool.block_size is None else pool.block_size
     if not low <= size <= high:

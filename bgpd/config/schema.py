@@ -29,7 +29,7 @@ from bgpd.model.forwarding import MAIN_TABLE, PROTOCOL, RouteSettings
 from bgpd.model.health import HealthCheck, StaticPrefix
 from bgpd.model.node import AddressMethod, Node
 from bgpd.model.peer import Bfd, Peer, PeerPolicy, SecretRef
-from bgpd.model.pool import Fallback, Mode, Pool
+from bgpd.model.pool import Fallback, Mode, Pool, parse_preference
 from bgpd.model.prefix import Address, Family, Prefix, parse_interface
 
 NAME_PATTERN = r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"
@@ -103,7 +103,7 @@ class PoolSection(Section, frozen=True, kw_only=True):
     block_size: Annotated[int, Meta(ge=20, le=128)] | None = None
     """None: 26 for IPv4, 122 for IPv6."""
     vxlan_mode: Mode = Mode.NEVER
-    fallback: Fallback | None = None
+    fallback: str | None = None
 
 
 class SecretsSection(Section, frozen=True, kw_only=True):
@@ -227,7 +227,8 @@ class CheckSection(Section, frozen=True, kw_only=True):
 
 
 class FallbackSection(Section, frozen=True, kw_only=True):
-    kind: Fallback = Fallback.VXLAN
+    kind: str = Fallback.VXLAN.value
+    """Kinds in order of preference (parse_preference)."""
     restore_after_s: Seconds = 10.0
     restore_ceiling_s: Seconds = 300.0
     vxlan_vni: Annotated[int, Meta(ge=1, le=16_777_215)] = 4096
@@ -385,7 +386,8 @@ class LogLevel(StrEnum):
 
 class LogFormat(StrEnum):
     AUTO = "auto"
-    """Console on a terminal, else JSON."""
+    """Console on a terminal, fields where standard error goes to the journal, else JSON."""
+    JOURNAL = "journal"
     JSON = "json"
     CONSOLE = "console"
 
@@ -462,7 +464,7 @@ class Config(Section, frozen=True, kw_only=True):
             cidr=self.pool.cidr,
             block_size=self.pool.block_size or (26 if v4 else 122),
             vxlan_mode=self.pool.vxlan_mode,
-            fallback=self.pool.fallback,
+            fallback=None if self.pool.fallback is None else parse_preference(self.pool.fallback),
         )
 
     def configured(self) -> Configured:
@@ -482,7 +484,7 @@ class Config(Section, frozen=True, kw_only=True):
                 always_compare_med=self.decision.always_compare_med,
                 enforce_first_as=self.decision.enforce_first_as,
                 router_id=self.router_id(),
-                fallback=self.fallback.kind,
+                fallback=parse_preference(self.fallback.kind),
                 vxlan_vni=self.fallback.vxlan_vni,
                 vxlan_port=self.fallback.vxlan_port,
                 routes=self.kernel.routes(),

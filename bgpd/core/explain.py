@@ -9,12 +9,14 @@ import msgspec
 
 from bgpd.core.export import Exporter
 from bgpd.core.forward import Forwarder, Reached
+from bgpd.core.overlay import kinds
 from bgpd.core.overlay.choose import How
 from bgpd.core.rib.adj_in import Path
 from bgpd.core.rib.filter import Rejected
 from bgpd.core.rib.policy import Source
 from bgpd.core.state import State
 from bgpd.model.forwarding import VXLAN_DEVICE, Leg
+from bgpd.model.pool import Fallback
 from bgpd.model.prefix import Address, Prefix
 from bgpd.model.route import as_path_text, community_text
 from bgpd.model.view import PathView
@@ -120,7 +122,8 @@ class Explainer:
         pool = facts.pool_of(asked)
         if pool is None:
             return Step("ipam", "in no pool of the store")
-        name = f"pool {pool.name} {pool.cidr}, VXLAN mode {pool.vxlan_mode}"
+        kind, mode = kinds.of_pool(pool)
+        name = f"pool {pool.name} {pool.cidr}, {kind.name if kind is not None else Fallback.VXLAN} mode {mode}"
         for length in range(asked.length, pool.cidr.length - 1, -1):
             cidr = Prefix.of(asked.network, length)
             block = facts.blocks.get(cidr)
@@ -226,9 +229,9 @@ class Explainer:
             case How.NATIVE | How.DIRECT | How.BGP:
                 return f"{query}{where} goes natively{to} via {legs}."
             case How.TUNNEL:
-                return f"{query}{where} goes through VXLAN{to}: {reached.reason}."
+                return f"{query}{where} goes through {_tunnel(reached.legs)}{to}: {reached.reason}."
             case How.FALLBACK:
-                return f"{query}{where} has fallen back to VXLAN{to}: {reached.reason}."
+                return f"{query}{where} has fallen back to {_tunnel(reached.legs)}{to}: {reached.reason}."
             case How.UNREACHABLE:
                 return f"{query}{where} is unreachable: {reached.reason}."
             case How.FOREIGN:
@@ -256,6 +259,11 @@ class Explainer:
             stale=self._state.adj_in.is_stale(prefix, path),
             since=path.since,
         )
+
+
+def _tunnel(legs: tuple[Leg, ...]) -> str:
+    """Name the kind of the tunnel that *legs* go through."""
+    return next(kind.name.value for kind in kinds.KINDS if kind.device == legs[0].device)
 
 
 def _legs(legs: tuple[Leg, ...]) -> str:

@@ -15,14 +15,15 @@ import msgspec
 
 from bgpd.core.fib import Fib
 from bgpd.core.ipam.qualify import draws_from, selects
-from bgpd.core.overlay import vxlan
+from bgpd.core.overlay import kinds
 from bgpd.core.overlay.choose import Choice, How, Situation, choose
+from bgpd.core.overlay.kind import Kind
 from bgpd.core.overlay.restore import Restore
 from bgpd.core.rib.bandwidth import shares
 from bgpd.core.rib.decision import Selection
 from bgpd.core.rib.policy import Exportable, Source
 from bgpd.core.state import State
-from bgpd.model.forwarding import VXLAN_DEVICE, DeviceKey, GroupKey, KernelKey, KernelValue, Leg, RouteKind
+from bgpd.model.forwarding import DeviceKey, GroupKey, KernelKey, KernelValue, Leg, RouteKind
 from bgpd.model.node import Node
 from bgpd.model.pool import BlockClaim, BlockRelease, Fallback, Mode, Pool
 from bgpd.model.prefix import Address, Family, Prefix
@@ -60,13 +61,15 @@ class Forwarder:
         self._restores: dict[Prefix, Restore] = {}
         self._ways: dict[Hashable, tuple[GroupKey, Choice, tuple[int, ...]]] = {}
         """Ways of prefixes that BGP alone knows, of the settling under way: few legs carry many prefixes."""
+        self._tunnels: tuple[tuple[bool, bool], ...] = ()
+        """Of each kind: whether its device is wanted, and whether it is up."""
 
     def settle(self, budget: int) -> int:
         """Recompute at most *budget* stale nodes and prefixes; returns what is left of the budget."""
         stale = self._state.stale
         if stale.overlay:
             stale.overlay = False
-            self._device()
+            self._devices()
         for address in stale.gateways:
             self._gateway(address)
         stale.gateways = {}
@@ -160,19 +163,25 @@ class Forwarder:
 
     # -------------------------------------------------------------- remote nodes
 
-    def _device(self) -> None:
-        """Have the tunnel device up whenever a pool could use it: the other side decides for itself when it sends through it."""
+    def _devices(self) -> None:
+        """Have a kind's device up whenever a pool could use it: the other side decides for itself when it sends through it."""
         facts = self._state.facts
-        wanted = any(
-            pool.vxlan_mode is not Mode.NEVER or self._fallback(pool) is Fallback.VXLAN for pool in facts.pools.values()
-        )
-        device = vxlan.device(facts.me, facts.options, self._state.resolver.links.values()) if wanted else None
-        before = self._state.tables.kernel.get(DeviceKey(VXLAN_DEVICE))
-        if device is None:
-            self.fib.release(DeviceKey(VXLAN_DEVICE))
-        else:
-            self.fib.hold(DeviceKey(VXLAN_DEVICE), device)
-        if (before is None) != (device is None):
+        links = self._state.resolver.links
+        mtu_bytes = kinds.uplink_mtu_bytes(links.values())
+        there = []
+        for kind in kinds.KINDS:
+            key = DeviceKey(kind.device)
+            wanted = any(
+                kind.mode(pool) is not Mode.NEVER or kind.name in self._fallback(pool) for pool in facts.pools.values()
+            )
+            device = kind.make(facts.me, facts.options, mtu_bytes) if wanted else None
+            if device is None:
+                self.fib.release(key)
+            else:
+                self.fib.hold(key, device)
+            there.append((device is not None, kind.device in links and links[kind.device].up))
+        if tuple(there) != self._tunnels:
+            self._tunnels = tuple(there)
             self._state.stale.nodes.update(dict.fromkeys(facts.nodes))
 
     def _remote(self, name: str) -> None:
@@ -210,8 +219,10 @@ class Forwarder:
     def _hold_tunnel(self, node: Node | None, remote: _Remote) -> None:
         """Keep the entries towards *node* standing, used or not: make before break."""
         wanted: dict[KernelKey, KernelValue] = {}
-        if node is not None and self._state.tables.kernel.get(DeviceKey(VXLAN_DEVICE)) is not None:
-            wanted = vxlan.towards(node)
+        if node is not None:
+            for kind in kinds.KINDS:
+                if self._state.tables.kernel.get(DeviceKey(kind.device)) is not None:
+                    wanted |= kind.towards(node)
         for key in remote.held.keys() - wanted.keys():
             self.fib.release(key)
         for key, value in wanted.items():
@@ -225,15 +236,14 @@ class Forwarder:
         pool = state.facts.pool_of(block)
         native, native_reason = self._native(block)
         same_subnet, direct = self._direct(node, block.family)
-        tunnel, tunnel_reason = (
-            self._tunnel(node) if block.family is Family.IPV4 else ((), "this node has no IPv6 tunnel")
-        )
+        kind, mode = kinds.of_pool(pool)
+        tunnel, tunnel_reason = self._tunnel(block, node, kind) if kind is not None else ((), "")
+        fallback, fallback_reason = self._preferred(block, node, self._fallback(pool))
         restore = self._restores.setdefault(block, Restore())
         restored = restore.observe(bool(native or direct), state.now, state.facts.options) if state.decided else True
         return choose(
             Situation(
-                mode=pool.vxlan_mode if pool is not None else Mode.NEVER,
-                fallback=self._fallback(pool),
+                mode=mode,
                 same_subnet=same_subnet,
                 native=native,
                 native_reason=native_reason,
@@ -242,6 +252,8 @@ class Forwarder:
                 alive=node is not None and node.name in state.facts.alive,
                 tunnel=tunnel,
                 tunnel_reason=tunnel_reason,
+                fallback=fallback,
+                fallback_reason=fallback_reason,
                 decided=state.decided,
             )
         )
@@ -280,19 +292,47 @@ class Forwarder:
         resolved = self._state.resolver.resolve(address, default_allowed=True)
         return True, resolved.legs if resolved.on_link else ()
 
-    def _tunnel(self, node: Node | None) -> tuple[tuple[Leg, ...], str]:
+    def _tunnel(self, block: Prefix, node: Node | None, kind: Kind) -> tuple[tuple[Leg, ...], str]:
+        """Return the leg of *kind* to the node; or none, and why."""
+        if block.family is not Family.IPV4:
+            return (), "this node has no IPv6 tunnel"
         if node is None or node.ipv4_address is None:
             return (), "the node's address is not known"
-        if node.vtep_mac is None:
-            return (), "the node has no VXLAN device"
-        if self._state.tables.kernel.get(DeviceKey(VXLAN_DEVICE)) is None:
-            return (), "this node has no VXLAN device"
+        lacks = kind.lacks(node)
+        if lacks:
+            return (), lacks
+        if self._state.tables.kernel.get(DeviceKey(kind.device)) is None:
+            return (), f"this node has no {kind.name} device"
         resolved = self._state.resolver.resolve(node.ipv4_address, default_allowed=True)
         if not resolved.legs:
             return (), f"the node's address {node.ipv4_address} is not reachable: {resolved.reason}"
-        return (vxlan.leg(node.ipv4_address),), ""
+        return (kind.leg(node),), ""
 
-    def _fallback(self, pool: Pool | None) -> Fallback:
+    def _preferred(self, block: Prefix, node: Node | None, names: tuple[Fallback, ...]) -> tuple[tuple[Leg, ...], str]:
+        """Return the leg of the first kind that can be used, and why those before it were passed over; or none, and why.
+
+        One whose device the kernel does not have is passed over for a later one whose device is there; else it is chosen, since
+        its device may be on its way.
+        """
+        if not names:
+            return (), "the pool allows none"
+        links = self._state.resolver.links
+        usable: list[tuple[Fallback, tuple[Leg, ...]]] = []
+        passed: list[str] = []
+        for name in names:
+            kind = kinds.BY_NAME[name]
+            legs, reason = self._tunnel(block, node, kind)
+            if legs and kind.device in links and links[kind.device].up:
+                return legs, "; ".join(passed)
+            if legs:
+                usable.append((name, legs))
+            passed.append(f"{name} was passed over: {reason or f'the kernel has no device {kind.device}'}")
+        if not usable:
+            return (), "; ".join(passed) if len(names) > 1 else passed[0].partition(": ")[2]
+        name, legs = usable[0]
+        return legs, "; ".join(each for each in passed[: names.index(name)])
+
+    def _fallback(self, pool: Pool | None) -> tuple[Fallback, ...]:
         if pool is None or pool.fallback is None:
             return self._state.facts.options.fallback
         return pool.fallback

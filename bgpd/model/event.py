@@ -44,7 +44,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """Refuse a path from an external peer that does not begin with the peer's AS (RFC 4271 section 6.3)."""
     router_id: Address | None = None
     """Ours; None: the node's IPv4 address."""
-    fallback: Fallback = Fallback.VXLAN
+    fallback: tuple[Fallback, ...] = (Fallback.VXLAN,)
+    """Kinds in order of preference, for pools that name none."""
     """For pools that say nothing."""
     vxlan_vni: int = 4096
     vxlan_port: int = 4789

@@ -18,6 +18,9 @@ PROTOCOL = 179
 NEXTHOP_ID_FIRST = 0x62670000
 NEXTHOP_ID_LAST = 0x6267FFFF
 VXLAN_DEVICE = "vxlan.bgpd"
+IPIP_DEVICE = "ipip.bgpd"
+TUNNEL_DEVICES = (VXLAN_DEVICE, IPIP_DEVICE)
+"""What is named so is ours; no outer route of a tunnel may lead through one of them."""
 DEVICE_SUFFIX = ".bgpd"
 """What the names of our own devices end with."""
 MAIN_TABLE = 254
@@ -38,6 +41,14 @@ class VxlanDevice(msgspec.Struct, frozen=True, kw_only=True):
     local: Address
     """Outer source address."""
     mac: str
+    mtu_bytes: int
+
+
+class IpipDevice(msgspec.Struct, frozen=True, kw_only=True):
+    """A device for IPv4 in IPv4 (RFC 2003) to any remote address: a packet goes to the gateway of its route, as in Calico."""
+
+    local: Address
+    """Outer source address."""
     mtu_bytes: int
 
 
@@ -147,4 +158,5 @@ class RouteSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 KernelKey = DeviceKey | NeighbourKey | FdbKey | Leg | GroupKey | RouteKey
-KernelValue = VxlanDevice | Neighbour | Fdb | Present | Group | KernelRoute
+DeviceValue = VxlanDevice | IpipDevice
+KernelValue = DeviceValue | Neighbour | Fdb | Present | Group | KernelRoute

@@ -18,10 +18,34 @@ class Mode(StrEnum):
 
 
 class Fallback(StrEnum):
-    """What carries traffic of a pool when its native path is lost (annotation ``bgpd.io/fallback``)."""
+    """A kind of tunnel that may carry traffic when the native path is lost."""
 
     VXLAN = "VXLAN"
-    NONE = "None"
+    IPIP = "IPIP"
+
+
+NO_FALLBACK = "None"
+
+
+def parse_preference(text: str) -> tuple[Fallback, ...]:
+    """Read which kinds may be fallen back to, the preferred one first: ``IPIP, VXLAN``, or ``None`` for none; raises ValueError.
+
+    The value of the annotation ``bgpd.io/fallback`` of a pool, and of ``fallback.kind`` in the configuration.
+    """
+    if text == NO_FALLBACK:
+        return ()
+    names = [part.strip() for part in text.split(",")]
+    unknown = [name for name in names if name not in list(Fallback)]
+    if unknown:
+        raise ValueError(f"{unknown[0]!r} is none of {', '.join(Fallback)}, and {NO_FALLBACK} stands alone")
+    if len(set(names)) < len(names):
+        raise ValueError("a kind is named twice")
+    return tuple(Fallback(name) for name in names)
+
+
+def preference_text(kinds: tuple[Fallback, ...]) -> str:
+    """Write what ``parse_preference`` reads."""
+    return ", ".join(kinds) or NO_FALLBACK
 
 
 class Use(StrEnum):
@@ -43,8 +67,8 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
     automatic: bool = True
     """assignmentMode Automatic: nodes take blocks of it without being asked for it by name."""
     disable_bgp_export: bool = False
-    fallback: Fallback | None = None
-    """None: the node's configured default."""
+    fallback: tuple[Fallback, ...] | None = None
+    """Kinds in order of preference; empty: no fallback; None: the node's configured default."""
     ipip_mode: Mode = Mode.NEVER
     node_selector: str = "all()"
     """Nodes that may take blocks of it without being asked for it by name."""

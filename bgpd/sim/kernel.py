@@ -30,11 +30,12 @@ from bgpd.model.forwarding import (
     MAIN_TABLE,
     NEXTHOP_ID_FIRST,
     PROTOCOL,
-    VXLAN_DEVICE,
+    TUNNEL_DEVICES,
     DeviceKey,
     FdbKey,
     Group,
     GroupKey,
+    IpipDevice,
     KernelKey,
     KernelRoute,
     KernelValue,
@@ -277,7 +278,7 @@ class FakeKernel:
                 assert isinstance(value, KernelRoute)
                 return self._route_refusal(key, value)
             case DeviceKey():
-                return None if key.name == VXLAN_DEVICE else f"{key.name} is not a device of ours"
+                return None if key.name in TUNNEL_DEVICES else f"{key.name} is not a device of ours"
             case _:
                 return None if DeviceKey(key.device) in self.actual else f"no device {key.device}"
 
@@ -302,13 +303,17 @@ class FakeKernel:
         return None if any(subnet.holds(leg.gateway) for subnet in on_link) else UNREACHABLE
 
     def _device(self, name: str, value: KernelValue | None) -> None:
-        if not isinstance(value, VxlanDevice):
+        if not isinstance(value, VxlanDevice | IpipDevice):
             if name in self._links:
                 self.remove_link(name)
-        elif name not in self._links:
-            self.add_link(name, mtu_bytes=value.mtu_bytes, mac=value.mac)
+            return
+        mac = (
+            value.mac if isinstance(value, VxlanDevice) else str(value.local)
+        )  # an IPIP device's link-layer address is its outer one
+        if name not in self._links:
+            self.add_link(name, mtu_bytes=value.mtu_bytes, mac=mac)
         else:
-            self._links[name] = msgspec.structs.replace(self._links[name], mtu_bytes=value.mtu_bytes, mac=value.mac)
+            self._links[name] = msgspec.structs.replace(self._links[name], mtu_bytes=value.mtu_bytes, mac=mac)
             self._tell(self._links[name])
 
     def _drop(self, key: KernelKey) -> None:

@@ -22,7 +22,7 @@ from bgpd.cli.main import cli
 from bgpd.core.resource import kinds
 from bgpd.model.event import Event, PoolChanged, StoreSynced
 from bgpd.model.notice import Notice
-from bgpd.model.pool import Fallback, Mode, Pool
+from bgpd.model.pool import Mode, Pool
 from bgpd.model.prefix import Prefix
 from tests.core.resource.examples import EVERY_FIELD
 
@@ -419,7 +419,7 @@ def test_daemon_reads_the_pool_that_apply_wrote(bgpd: Run, url: str) -> None:
                 vxlan_mode=Mode.CROSS_SUBNET,
                 automatic=False,
                 disable_bgp_export=True,
-                fallback=Fallback.NONE,
+                fallback=(),
             )
         ),
         PoolChanged(Pool(name="six", cidr=Prefix.parse("fd00::/64"), block_size=122)),

@@ -24,7 +24,7 @@ from bgpd.model.forwarding import RouteSettings
 from bgpd.model.health import HealthCheck, StaticPrefix
 from bgpd.model.node import Node
 from bgpd.model.peer import Peer, SecretRef
-from bgpd.model.pool import Fallback, Mode, Pool
+from bgpd.model.pool import Mode, Pool
 from bgpd.model.prefix import Address, Family, Prefix
 
 pytestmark = pytest.mark.core
@@ -184,7 +184,7 @@ peers_learned_ceiling_s = 3
         always_compare_med=True,
         enforce_first_as=True,
         router_id=Address.parse("10.0.0.1"),
-        fallback=Fallback.NONE,
+        fallback=(),
         vxlan_vni=7,
         vxlan_port=8472,
     )
@@ -193,7 +193,7 @@ peers_learned_ceiling_s = 3
         cidr=Prefix.parse("fd00::/64"),
         block_size=122,
         vxlan_mode=Mode.CROSS_SUBNET,
-        fallback=Fallback.NONE,
+        fallback=(),
     )
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from bgpd.core.overlay.choose import How
 from bgpd.core.pipeline import Phase, Pipeline
 from bgpd.model import event as ev
 from bgpd.model.bfd import BfdStatus
 from bgpd.model.forwarding import (
+    TUNNEL_DEVICES,
     VXLAN_DEVICE,
     DeviceKey,
     Fdb,
@@ -157,7 +159,7 @@ def test_dead_owner_is_unreachable_not_leaked_to_the_default_route() -> None:
 
 def test_pool_without_fallback_is_unreachable() -> None:
     """bgpd.io/fallback None on the pool keeps its blocks out of the tunnel."""
-    pool = ev.PoolChanged(w.POOL.__class__(name="default", cidr=w.POOL.cidr, fallback=Fallback.NONE))
+    pool = ev.PoolChanged(w.POOL.__class__(name="default", cidr=w.POOL.cidr, fallback=()))
     pipeline = w.feed(w.running(), [pool, *down(1, 2)])
 
     assert KernelRoute(RouteKind.UNREACHABLE) == pipeline.tables.kernel.get(RouteKey(w.BLOCK2))
@@ -363,6 +365,10 @@ def test_any_order_of_the_same_facts_gives_the_same_tables(data: st.DataObject) 
         ev.LinkChanged(name="eth1", index=1, up=True, mtu_bytes=1500),
     ]
     lanes = [lane for lane in lanes if lane[0] != detour[1]] + [detour]
+    both = replace(w.POOL, fallback=(Fallback.IPIP, Fallback.VXLAN))
+    tunnels = data.draw(st.sets(st.sampled_from(TUNNEL_DEVICES)))
+    lanes += [[ev.LinkChanged(name=name, index=9, up=True, mtu_bytes=1480)] for name in sorted(tunnels)]
+    lanes = [[*lane, ev.PoolChanged(both)] if lane == [ev.PoolChanged(w.POOL)] else lane for lane in lanes]
     configured, rest = lanes[0], lanes[1:]
     order = data.draw(st.permutations([i for i, lane in enumerate(rest) for _ in lane]))
     cursors = [iter(lane) for lane in rest]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import stat
 import sys
+from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 from typing import Final
@@ -56,10 +57,9 @@ class Archive:
             self._out.write(bytes(-self._out.tell() % 4))
 
 
-def loaded() -> list[Path]:
-    """The files that this process has loaded: modules with their bytecode, and shared libraries.
-
-    A guest that runs the same tests needs them, and reading one over 9p takes as long as some thousand of its instructions.
+def warm() -> list[Path]:
+    """Return what a guest will read first: files that this process has loaded (modules with their bytecode, shared libraries), ours and
+    ExaBGP's. Reading one over 9p takes as long as some thousand of its instructions.
     """
     files = {getattr(module, "__file__", None) or "" for module in list(sys.modules.values())}
     with Path("/proc/self/maps").open(encoding="utf-8") as maps:
@@ -70,4 +70,7 @@ def loaded() -> list[Path]:
         if path.is_absolute() and path.is_file():
             path = path.resolve()
             found |= {path, *(path.parent / "__pycache__").glob(f"{path.stem}.*.pyc")}
+    for package in ("bgpd", "exabgp"):
+        for folder in find_spec(package).submodule_search_locations:
+            found |= {path for path in Path(folder).resolve().rglob("*.py*") if path.is_file()}
     return sorted(found)

@@ -128,6 +128,8 @@ _IFLA_VXLAN_LOCAL: Final = 4
 _IFLA_VXLAN_LEARNING: Final = 7
 _IFLA_VXLAN_PORT: Final = 15
 _IFLA_VXLAN_LOCAL6: Final = 17
+_IFLA_IPTUN_LOCAL: Final = 2
+_IFLA_IPTUN_REMOTE: Final = 3
 _IFA_ADDRESS: Final = 1
 _IFA_LOCAL: Final = 2
 _IFA_FLAGS: Final = 8
@@ -201,6 +203,8 @@ class LinkEntry(msgspec.Struct, frozen=True):
     vni: int = 0
     port: int = 0
     local: Address | None = None
+    remote: Address | None = None
+    """The one remote end of an IPIP tunnel; None: any."""
     learning: bool = True
     table: int = 0
     """Routing table of a VRF device; 0 for any other."""
@@ -608,7 +612,9 @@ def decode_link(data: bytes, start: int, end: int) -> LinkEntry | None:
     inner = details.get(_IFLA_INFO_DATA, b"")
     vxlan = _attributes(inner, 0, len(inner)) if kind == "vxlan" else {}
     vrf = _attributes(inner, 0, len(inner)) if kind == "vrf" else {}
-    local = vxlan.get(_IFLA_VXLAN_LOCAL) or vxlan.get(_IFLA_VXLAN_LOCAL6)
+    ipip = _attributes(inner, 0, len(inner)) if kind == "ipip" else {}
+    local = vxlan.get(_IFLA_VXLAN_LOCAL) or vxlan.get(_IFLA_VXLAN_LOCAL6) or ipip.get(_IFLA_IPTUN_LOCAL)
+    remote = ipip.get(_IFLA_IPTUN_REMOTE)
     return LinkEntry(
         index=index,
         name=found.get(_IFLA_IFNAME, b"").rstrip(b"\0").decode("utf-8", "replace"),
@@ -620,6 +626,7 @@ def decode_link(data: bytes, start: int, end: int) -> LinkEntry | None:
         vni=_U32.unpack(vxlan[_IFLA_VXLAN_ID])[0] if _IFLA_VXLAN_ID in vxlan else 0,
         port=_U16_NETWORK.unpack(vxlan[_IFLA_VXLAN_PORT])[0] if _IFLA_VXLAN_PORT in vxlan else 0,
         local=Address.from_packed(local) if local else None,
+        remote=Address.from_packed(remote) if remote and any(remote) else None,
         learning=bool(_U8.unpack(vxlan[_IFLA_VXLAN_LEARNING])[0]) if _IFLA_VXLAN_LEARNING in vxlan else True,
         table=_U32.unpack(vrf[_IFLA_VRF_TABLE])[0] if _IFLA_VRF_TABLE in vrf else 0,
     )

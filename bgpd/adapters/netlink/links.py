@@ -1,9 +1,9 @@
-"""The VXLAN device (RFC 7348) in Calico's wire format, by pyroute2: one VNI, one UDP port, learning off, up.
+"""The tunnel devices, by pyroute2: VXLAN (RFC 7348) in Calico's wire format (one VNI, one UDP port, learning off), IPIP (RFC 2003).
 
-Law: a device of our name that differs in what cannot be changed in place (VNI, port, outer address, learning, kind) is deleted and
+Law: a device of our name that differs in what cannot be changed in place (kind, outer address, VNI, port, learning) is deleted and
 made again; MTU and MAC are changed in place, so that the routes through it stay.
 
-The device is unnumbered: it borrows its outer address as a /32. With no address at all the kernel's reverse path filter drops, even
+A device is unnumbered: it borrows its outer address as a /32. With no address at all the kernel's reverse path filter drops, even
 in loose mode, what comes in by it while the route back is another (net/ipv4/fib_frontend.c: __fib_validate_source, ``no_addr``), and
 that is just the state in which one end has left the tunnel and the other has not.
 """
@@ -18,30 +18,29 @@ from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from bgpd.adapters.netlink.encode import LinkEntry
-from bgpd.model.forwarding import VxlanDevice
+from bgpd.model.forwarding import IPIP_DEVICE, DeviceValue, IpipDevice, VxlanDevice
 from bgpd.model.prefix import Address, Family
 
 NOTHING = Address(0)
 """Outer address of a device that is not in our wire format."""
 
 
-def value_of(link: LinkEntry, addressed: bool) -> VxlanDevice:
-    """Read a device as a value to compare with the desired one; *addressed*: it has the address that it borrows.
+def value_of(link: LinkEntry, addressed: bool) -> DeviceValue:
+    """Read a device of ours as a value to compare with the desired one; *addressed*: it has the address that it borrows.
 
-    One that is not in our wire format (other kind, learning on) reads as VNI 0; one that is down, or without its address, does not
-    carry traffic in every state and reads as MTU 0.
+    One that is not as its kind is to be (another kind, learning on, one remote end only) reads as VNI 0, or without an outer address;
+    one that is down, or without its address, does not carry traffic in every state and reads as MTU 0.
     """
+    local = NOTHING if link.local is None else link.local
+    mtu_bytes = link.mtu_bytes if link.enabled and addressed else 0
+    if link.name == IPIP_DEVICE:
+        ours = link.kind == "ipip" and link.remote is None
+        return IpipDevice(local=local if ours else NOTHING, mtu_bytes=mtu_bytes)
     ours = link.kind == "vxlan" and not link.learning
-    return VxlanDevice(
-        vni=link.vni if ours else 0,
-        port=link.port,
-        local=NOTHING if link.local is None else link.local,
-        mac=link.mac,
-        mtu_bytes=link.mtu_bytes if link.enabled and addressed else 0,
-    )
+    return VxlanDevice(vni=link.vni if ours else 0, port=link.port, local=local, mac=link.mac, mtu_bytes=mtu_bytes)
 
 
-async def ensure(name: str, wanted: VxlanDevice, present: LinkEntry | None) -> str | None:
+async def ensure(name: str, wanted: DeviceValue, present: LinkEntry | None) -> str | None:
     """Make the device *name* as *wanted*, or change *present* into it. Returns the reason if the kernel refuses."""
     try:
         async with AsyncIPRoute() as route:
@@ -49,14 +48,12 @@ async def ensure(name: str, wanted: VxlanDevice, present: LinkEntry | None) -> s
                 await route.link("del", index=present.index)
                 present = None
             if present is None:
-                await route.link(
-                    "add", ifname=name, kind="vxlan", address=wanted.mac, mtu=wanted.mtu_bytes, **_wire(wanted)
-                )
+                await route.link("add", ifname=name, mtu=wanted.mtu_bytes, **_wire(wanted))
                 (index,) = await route.link_lookup(ifname=name)
                 await route.link("set", index=index, state="up")
             else:
                 changes: dict[str, Any] = {"mtu": wanted.mtu_bytes, "state": "up"}
-                if present.mac != wanted.mac:
+                if isinstance(wanted, VxlanDevice) and present.mac != wanted.mac:
                     changes["address"] = wanted.mac
                 await route.link("set", index=present.index, **changes)
                 index = present.index
@@ -90,10 +87,26 @@ def reason(error: NetlinkError) -> str:
     return f"{errno.errorcode.get(error.code, error.code)}: {os.strerror(error.code)}"
 
 
-def _is_other(present: VxlanDevice, wanted: VxlanDevice) -> bool:
-    return (present.vni, present.port, present.local) != (wanted.vni, wanted.port, wanted.local)
+def _is_other(present: DeviceValue, wanted: DeviceValue) -> bool:
+    """Tell whether they differ in what cannot be changed in place."""
+    return _fixed(present) != _fixed(wanted)
 
 
-def _wire(wanted: VxlanDevice) -> dict[str, Any]:
+def _fixed(device: DeviceValue) -> tuple[object, ...]:
+    if isinstance(device, VxlanDevice):
+        return device.vni, device.port, device.local
+    return (device.local,)
+
+
+def _wire(wanted: DeviceValue) -> dict[str, Any]:
+    if isinstance(wanted, IpipDevice):
+        return {"kind": "ipip", "ipip_local": str(wanted.local), "ipip_pmtudisc": 1}
     local = "vxlan_local6" if wanted.local.family is Family.IPV6 else "vxlan_local"
-    return {"vxlan_id": wanted.vni, "vxlan_port": wanted.port, "vxlan_learning": 0, local: str(wanted.local)}
+    return {
+        "kind": "vxlan",
+        "address": wanted.mac,
+        "vxlan_id": wanted.vni,
+        "vxlan_port": wanted.port,
+        "vxlan_learning": 0,
+        local: str(wanted.local),
+    }

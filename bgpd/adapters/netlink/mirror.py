@@ -25,6 +25,7 @@ from bgpd.model.forwarding import (
     NEXTHOP_ID_LAST,
     VXLAN_DEVICE,
     DeviceKey,
+    DeviceValue,
     Fdb,
     FdbKey,
     Group,
@@ -38,7 +39,6 @@ from bgpd.model.forwarding import (
     Present,
     RouteKey,
     RouteKind,
-    VxlanDevice,
     weighted,
 )
 
@@ -135,10 +135,10 @@ class Mirror:
 
     # -------------------------------------------------------------- what we heard
 
-    def observe_device(self, value: VxlanDevice | None) -> None:
-        """Our device as it is; None: it is gone, and what was on it."""
-        self._observe(DeviceKey(VXLAN_DEVICE), value)
-        if value is None:
+    def observe_device(self, name: str, value: DeviceValue | None) -> None:
+        """A device of ours as it is; None: it is gone, and what was on it."""
+        self._observe(DeviceKey(name), value)
+        if value is None and name == VXLAN_DEVICE:
             self.read_neighbours(())
 
     def observe_nexthop(self, entry: NexthopEntry, device: str | None) -> None:

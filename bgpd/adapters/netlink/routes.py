@@ -38,12 +38,14 @@ from bgpd.model.event import Event, KernelSynced
 from bgpd.model.forwarding import (
     NEXTHOP_ID_FIRST,
     NEXTHOP_ID_LAST,
+    TUNNEL_DEVICES,
     VXLAN_DEVICE,
     DeviceKey,
     Fdb,
     FdbKey,
     Group,
     GroupKey,
+    IpipDevice,
     KernelKey,
     KernelRoute,
     KernelValue,
@@ -462,12 +464,12 @@ class Kernel:
         self._mirror.mistrust(routes[position] for position in refused)
 
     async def _change_device(self, key: DeviceKey, value: KernelValue | None, failed: dict[KernelKey, str]) -> None:
-        if key.name != VXLAN_DEVICE:
+        if key.name not in TUNNEL_DEVICES:
             failed[key] = f"{key.name} is not a device of ours"
             return
         present = self._around.link_named(key.name)
         if value is not None:
-            assert isinstance(value, VxlanDevice)
+            assert isinstance(value, VxlanDevice | IpipDevice)
             reason = await links.ensure(key.name, value, present)
         else:
             reason = None if present is None else await links.remove(present.index)
@@ -492,7 +494,7 @@ class Kernel:
             encode.dump_addresses(), lambda _, data, start, end: encode.decode_address(data, start, end)
         )
         self._around.read_addresses(addresses)
-        self._observe_device()
+        self._observe_devices()
 
     async def _read_all(self, *, routes: bool) -> None:
         """Read everything; our own routes only with *routes*: after link events they follow from the nexthops that are left."""
@@ -623,7 +625,7 @@ class Kernel:
                     address = encode.decode_address(datagram, start, end)
                     if address is not None:
                         self._around.address(address, present=kind == encode.RTM_NEWADDR)
-                        self._observe_device()
+                        self._observe_devices()
         self._outgoing.extend(self._around.take_events())
 
     def _hear_route(self, kind: int, flags: int, port: int, data: bytes, start: int, end: int) -> None:  # noqa: PLR0917 - a message
@@ -692,16 +694,17 @@ class Kernel:
             self._around.link_gone(entry.index)
         if self._classic:
             self._mirror.prune(self._enabled)
-        self._observe_device()
+        self._observe_devices()
 
-    def _observe_device(self) -> None:
-        link = self._around.link_named(VXLAN_DEVICE)
-        if link is None:
-            self._mirror.observe_device(None)
-            return
-        local = link.local
-        addressed = local is None or local.family is not Family.IPV4 or self._around.has_address(link.index, local)
-        self._mirror.observe_device(links.value_of(link, addressed))
+    def _observe_devices(self) -> None:
+        for name in TUNNEL_DEVICES:
+            link = self._around.link_named(name)
+            if link is None:
+                self._mirror.observe_device(name, None)
+                continue
+            local = link.local
+            addressed = local is None or local.family is not Family.IPV4 or self._around.has_address(link.index, local)
+            self._mirror.observe_device(name, links.value_of(link, addressed))
 
     def _enabled(self, device: str) -> bool:
         link = self._around.link_named(device)

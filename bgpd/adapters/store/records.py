@@ -25,7 +25,7 @@ from bgpd.core.resource.check import Defect, findings
 from bgpd.core.resource.kind import Kind
 from bgpd.model.bgp import BgpConfiguration, BgpFilter, BgpPeer
 from bgpd.model.node import Node
-from bgpd.model.pool import Affinity, AffinityState, Block, Fallback, Mode, Pool, Use
+from bgpd.model.pool import Affinity, AffinityState, Block, Fallback, Mode, Pool, Use, parse_preference, preference_text
 from bgpd.model.prefix import Address, Family, Prefix, parse_interface
 from bgpd.model.wire import from_builtin, to_builtin
 
@@ -110,7 +110,7 @@ def pool_from(key: str, name: str, value: bytes) -> Pool:
         disabled=spec.disabled,
         automatic=(spec.assignment_mode or "Automatic") == "Automatic",
         disable_bgp_export=spec.disable_bgp_export,
-        fallback=None if fallback is None else _member(key, FALLBACK_ANNOTATION, Fallback, fallback),
+        fallback=None if fallback is None else _preference(key, fallback),
         ipip_mode=_member(key, "ipipMode", Mode, spec.ipip_mode or Mode.NEVER),
         node_selector=spec.node_selector or "all()",
         namespace_selector=spec.namespace_selector or "",
@@ -121,7 +121,9 @@ def pool_from(key: str, name: str, value: bytes) -> Pool:
 
 def pool_bytes(pool: Pool, now: datetime) -> bytes:
     """Write a new IPPool, made at *now*."""
-    annotations = {} if pool.fallback is None else {"annotations": {FALLBACK_ANNOTATION: pool.fallback.value}}
+    annotations = (
+        {} if pool.fallback is None else {"annotations": {FALLBACK_ANNOTATION: preference_text(pool.fallback)}}
+    )
     spec: dict[str, object] = {
         "cidr": str(pool.cidr),
         "vxlanMode": pool.vxlan_mode.value,
@@ -480,7 +482,14 @@ def _new_metadata(name: str, now: datetime) -> dict[str, object]:
     return {"name": name, "uid": str(uuid.uuid4()), "creationTimestamp": created}
 
 
-Choice = TypeVar("Choice", Mode, Fallback, AffinityState)
+def _preference(key: str, text: str) -> tuple[Fallback, ...]:
+    try:
+        return parse_preference(text)
+    except ValueError as error:
+        raise Malformed(key, f"{FALLBACK_ANNOTATION}: {error}") from error
+
+
+Choice = TypeVar("Choice", Mode, AffinityState)
 
 
 def _member(key: str, field: str, kind: type[Choice], value: str) -> Choice:

@@ -7,7 +7,7 @@ from enum import StrEnum
 import msgspec
 
 from bgpd.model.forwarding import Leg
-from bgpd.model.pool import Fallback, Mode
+from bgpd.model.pool import Mode
 
 
 class How(StrEnum):
@@ -32,7 +32,7 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
     """All that the choice for one remote block depends on."""
 
     mode: Mode
-    fallback: Fallback
+    """Of the pool's tunnel; NEVER if it has none."""
     same_subnet: bool
     """The node's address is in the subnet of ours."""
     native: tuple[Leg, ...]
@@ -44,8 +44,12 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
     """False while the native path came back after a fallback and its quiet time is not over."""
     alive: bool
     tunnel: tuple[Leg, ...]
-    """The tunnel leg to the node; empty if it cannot be used."""
+    """The leg of the pool's tunnel to the node; empty if it cannot be used."""
     tunnel_reason: str
+    fallback: tuple[Leg, ...]
+    """The leg of the preferred kind among those that may be fallen back to and can be used; empty if there is none."""
+    fallback_reason: str
+    """Why there is none, or why a preferred one was passed over."""
     decided: bool
     """Law 3: all peers were heard, so what is absent is truly absent."""
 
@@ -71,17 +75,13 @@ def choose(now: Situation) -> Choice:
         return Choice(How.WAITING, (), "not every peer has sent End-of-RIB yet")
     if _can_fall_back(now):
         why = "the native path is back, its quiet time is not over" if native else now.native_reason
-        return Choice(How.FALLBACK, now.tunnel, why)
+        return Choice(How.FALLBACK, now.fallback, f"{why}; {now.fallback_reason}" if now.fallback_reason else why)
     return Choice(How.UNREACHABLE, (), f"{now.native_reason}; no fallback: {_no_fallback_reason(now)}")
 
 
 def _can_fall_back(now: Situation) -> bool:
-    return now.fallback is not Fallback.NONE and now.alive and bool(now.tunnel)
+    return now.alive and bool(now.fallback)
 
 
 def _no_fallback_reason(now: Situation) -> str:
-    if now.fallback is Fallback.NONE:
-        return "the pool allows none"
-    if not now.alive:
-        return "the node's lease has ended"
-    return now.tunnel_reason
+    return now.fallback_reason if now.alive or not now.fallback else "the node's lease has ended"

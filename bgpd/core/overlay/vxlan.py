@@ -1,4 +1,4 @@
-"""VXLAN: its device, the entries towards a remote node, and whether the node can be reached by it (RFC 7348).
+"""VXLAN (RFC 7348): its device, the entries towards a remote node, and whether the node can be reached by it.
 
 Calico's wire format: one VNI, permanent FDB and neighbour entries, VTEP MAC from the node's name. The neighbour that a route goes
 through is the remote node's own address, on-link on the device, so that no tunnel address is needed.
@@ -6,9 +6,8 @@ through is the remote node's own address, on-link on the device, so that no tunn
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from bgpd.model.event import LinkChanged, Options
+from bgpd.core.overlay.kind import Kind
+from bgpd.model.event import Options
 from bgpd.model.forwarding import (
     VXLAN_DEVICE,
     Fdb,
@@ -22,36 +21,35 @@ from bgpd.model.forwarding import (
     VxlanDevice,
 )
 from bgpd.model.node import Node
-from bgpd.model.prefix import Address
+from bgpd.model.pool import Fallback, Mode, Pool
 
 OVERHEAD_BYTES = 50
 """Outer IPv4, UDP, VXLAN and inner Ethernet headers."""
-DEFAULT_MTU_BYTES = 1500
-_NOT_AN_UPLINK = ("lo", VXLAN_DEVICE)
-_WORKLOAD_PREFIX = "cali"
 
 
-def device(me: Node, options: Options, links: Iterable[LinkChanged]) -> VxlanDevice | None:
-    """Return the device this node needs; None if it has no IPv4 address or no MAC for it.
-
-    Its MTU leaves room for the overhead on the smallest uplink, whether that is up or not, so that it does not move with carrier.
-    """
+def make(me: Node, options: Options, uplink_mtu_bytes: int) -> VxlanDevice | None:
+    """Return the device this node needs; None if it has no IPv4 address or no MAC for it."""
     if me.ipv4_address is None or me.vtep_mac is None:
         return None
-    uplinks = [
-        link.mtu_bytes
-        for link in links
-        if link.name not in _NOT_AN_UPLINK and not link.name.startswith(_WORKLOAD_PREFIX)
-    ]
-    mtu = min(uplinks, default=DEFAULT_MTU_BYTES) - OVERHEAD_BYTES
     return VxlanDevice(
-        vni=options.vxlan_vni, port=options.vxlan_port, local=me.ipv4_address, mac=me.vtep_mac, mtu_bytes=mtu
+        vni=options.vxlan_vni,
+        port=options.vxlan_port,
+        local=me.ipv4_address,
+        mac=me.vtep_mac,
+        mtu_bytes=uplink_mtu_bytes - OVERHEAD_BYTES,
     )
 
 
-def leg(address: Address) -> Leg:
-    """The leg through the tunnel to the node at *address*."""
-    return Leg(VXLAN_DEVICE, address, onlink=True)
+def lacks(node: Node) -> str:
+    """Say what keeps *node* from receiving VXLAN."""
+    if node.ipv4_address is None:
+        return "the node's address is not known"
+    return "" if node.vtep_mac is not None else "the node has no VXLAN device"
+
+
+def leg(node: Node) -> Leg:
+    """The leg through the tunnel to *node*."""
+    return Leg(VXLAN_DEVICE, node.ipv4_address, onlink=True)
 
 
 def towards(node: Node) -> dict[KernelKey, KernelValue]:
@@ -61,5 +59,21 @@ def towards(node: Node) -> dict[KernelKey, KernelValue]:
     return {
         NeighbourKey(VXLAN_DEVICE, node.ipv4_address): Neighbour(node.vtep_mac),
         FdbKey(VXLAN_DEVICE, node.vtep_mac): Fdb(node.ipv4_address),
-        leg(node.ipv4_address): Present(),
+        leg(node): Present(),
     }
+
+
+def mode(pool: Pool) -> Mode:
+    return pool.vxlan_mode
+
+
+KIND = Kind(
+    name=Fallback.VXLAN,
+    device=VXLAN_DEVICE,
+    overhead_bytes=OVERHEAD_BYTES,
+    mode=mode,
+    make=make,
+    lacks=lacks,
+    towards=towards,
+    leg=leg,
+)

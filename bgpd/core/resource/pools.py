@@ -10,7 +10,7 @@ from bgpd.core.resource.kind import ONLY_DEFAULT, Kind, Spec
 from bgpd.core.resource.rules import given
 from bgpd.core.resource.schema import Choice, Fields, Flag, ListOf, Number, Text, Whatever
 from bgpd.core.selector import Everything, Global, parse
-from bgpd.model.pool import Fallback
+from bgpd.model.pool import parse_preference
 from bgpd.model.prefix import Family, Prefix
 
 MODES: Final = ("Never", "Always", "CrossSubnet")
@@ -74,7 +74,11 @@ def _pool_defaults(spec: Spec) -> Spec:
 
 
 def _fallback(text: str) -> str:
-    return "" if text in list(Fallback) else f"must be one of {', '.join(Fallback)}"
+    try:
+        parse_preference(text)
+    except ValueError as error:
+        return f"must be None, or kinds in order of preference such as 'IPIP, VXLAN': {error}"
+    return ""
 
 
 IPPOOL: Final = Kind(

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import msgspec
 
 from bgpd.model.event import LinkChanged
-from bgpd.model.forwarding import VXLAN_DEVICE, Leg
+from bgpd.model.forwarding import TUNNEL_DEVICES, Leg
 from bgpd.model.prefix import Address, Family, Prefix
 from bgpd.model.prefix_map import PrefixMap
 
@@ -187,7 +187,7 @@ class Resolver:
         why = "no path"
         for device, gateway in hops:
             link = self._links.get(device)
-            if device == VXLAN_DEVICE:
+            if device in TUNNEL_DEVICES:
                 why = "it leads through a tunnel of ours"
             elif link is None or not link.up:
                 why = f"link {device} is down"

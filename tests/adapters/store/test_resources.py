@@ -38,7 +38,7 @@ from bgpd.core.resource.check import Document
 from bgpd.core.resource.kind import Kind
 from bgpd.core.resource.merge import completed, created
 from bgpd.core.resource.pools import ipam_stored
-from bgpd.model.pool import Block, Fallback, Mode, Pool, Use
+from bgpd.model.pool import Block, Mode, Pool, Use, parse_preference
 from bgpd.model.prefix import Prefix
 from tests.core.resource.examples import EVERY_FIELD, Resource, resource, resources
 
@@ -420,7 +420,7 @@ def test_daemons_view_of_a_pool_agrees(spec: dict[str, Any], annotations: Any) -
         disabled=bool(spec.get("disabled")),
         automatic=(spec.get("assignmentMode") or "Automatic") == "Automatic",
         disable_bgp_export=bool(spec.get("disableBGPExport")),
-        fallback=Fallback(fallback["bgpd.io/fallback"]) if fallback else None,
+        fallback=parse_preference(fallback["bgpd.io/fallback"]) if fallback else None,
         ipip_mode=Mode(spec.get("ipipMode") or "Never"),
         node_selector=spec.get("nodeSelector") or "all()",
         namespace_selector=spec.get("namespaceSelector") or "",

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from bgpd.core.overlay.choose import How, Situation, choose
 from bgpd.core.overlay.restore import Restore
 from bgpd.model.event import Options
-from bgpd.model.forwarding import VXLAN_DEVICE, Leg
-from bgpd.model.pool import Fallback, Mode
+from bgpd.model.forwarding import IPIP_DEVICE, VXLAN_DEVICE, Leg
+from bgpd.model.pool import Mode
 from bgpd.model.prefix import Address
 
 pytestmark = pytest.mark.core
@@ -20,11 +20,11 @@ pytestmark = pytest.mark.core
 NATIVE = (Leg("eth1", Address.parse("10.1.11.0")),)
 DIRECT = (Leg("eth0", Address.parse("192.0.2.2")),)
 TUNNEL = (Leg(VXLAN_DEVICE, Address.parse("10.0.0.2"), onlink=True),)
+FALLBACK = (Leg(IPIP_DEVICE, Address.parse("10.0.0.2"), onlink=True),)
 
 SITUATIONS = [
     Situation(
         mode=mode,
-        fallback=fallback,
         same_subnet=same,
         native=native,
         native_reason="" if native else "no BGP peer announces it",
@@ -33,11 +33,13 @@ SITUATIONS = [
         alive=alive,
         tunnel=tunnel,
         tunnel_reason="" if tunnel else "the node has no VXLAN device",
+        fallback=fallback,
+        fallback_reason="" if fallback else "the pool allows none",
         decided=decided,
     )
     for mode, fallback, same, native, direct, restored, alive, tunnel, decided in itertools.product(
         Mode,
-        Fallback,
+        (FALLBACK, ()),
         (True, False),
         (NATIVE, ()),
         (DIRECT, ()),
@@ -52,7 +54,7 @@ SITUATIONS = [
 def expected(now: Situation) -> How:
     """The table, written as its rows read."""
     tunnelled = now.mode is Mode.ALWAYS or (now.mode is Mode.CROSS_SUBNET and not now.same_subnet)
-    fallback = now.fallback is not Fallback.NONE and now.alive and bool(now.tunnel)
+    fallback = now.alive and bool(now.fallback)
     rows = [
         (tunnelled and bool(now.tunnel), How.TUNNEL),
         (tunnelled, How.UNREACHABLE),
@@ -71,7 +73,7 @@ def test_every_situation_has_the_row_that_the_table_gives_it() -> None:
         choice = choose(now)
 
         assert expected(now) == choice.how, now
-        wanted = {How.NATIVE: now.native, How.DIRECT: now.direct, How.TUNNEL: now.tunnel, How.FALLBACK: now.tunnel}
+        wanted = {How.NATIVE: now.native, How.DIRECT: now.direct, How.TUNNEL: now.tunnel, How.FALLBACK: now.fallback}
         assert wanted.get(choice.how, ()) == choice.legs
         assert choice.reason
 

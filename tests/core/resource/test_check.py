@@ -117,7 +117,12 @@ BROKEN: list[tuple[Resource, list[str]]] = [
     (_pool(disabled="true"), ["spec.disabled: must be true or false, not text"]),
     (
         resource("IPPool", {"cidr": "10.0.0.0/16"}, "p", annotations={"bgpd.io/fallback": "none"}),
-        ["metadata.annotations[bgpd.io/fallback]: must be one of VXLAN, None"],
+        [
+            (
+                "metadata.annotations[bgpd.io/fallback]: must be None, or kinds in order of preference such as 'IPIP, VXLAN'"
+                ": 'none' is none of VXLAN, IPIP, and None stands alone"
+            )
+        ],
     ),
     (_peer(), ["spec.peerIP: is required, or peerSelector, or localWorkloadSelector, or annotation bgpd.io/interface"]),
     (
