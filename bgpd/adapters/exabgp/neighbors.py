@@ -83,6 +83,12 @@ class NeighborsTarget:
         self._hold(held)
         self.stale = head != self._head
 
+    def reload(self) -> None:
+        """Read the file again, which another has written; tells of the peers that it has not as we held them."""
+        before = self.actual
+        self.load()
+        self.drifted([address for address, peer in before.items() if self.actual.get(address) != peer])
+
     def write(self) -> None:
         """Write the file anew for a speaker about to start; what it holds has been validated before.
 

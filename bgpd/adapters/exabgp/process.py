@@ -219,6 +219,8 @@ class Speaker:
         """Connect to the shim of a running ExaBGP, else of a new one; raises _Lost."""
         running = self._running()
         if running is not None:
+            if self._options.attach and self.neighbors.stale:
+                self.neighbors.reload()  # its keeper has written the file that it runs by
             found = None if self.neighbors.stale else await self._connect(running)
             if found is not None:
                 return found
