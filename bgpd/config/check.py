@@ -77,12 +77,7 @@ def findings(sections: Mapping[str, Section]) -> Iterator[Finding]:
             case CheckSection():
                 yield from _check(path, section)
             case FallbackSection():
-                yield from _preference("fallback.kind", section.kind)
-                if section.restore_ceiling_s < section.restore_after_s:
-                    yield (
-                        "fallback.restore_ceiling_s",
-                        f"must be at least restore_after_s ({section.restore_after_s:g})",
-                    )
+                yield from _fallback(section)
             case _:
                 continue
     peers = {path: section for path, section in sections.items() if isinstance(section, PeerSection)}
@@ -102,6 +97,12 @@ def _announced_once(sections: Mapping[str, Section]) -> Iterator[Finding]:
                 place = f"{path}.prefixes[{index}]"
                 if prefixes.setdefault(prefix, place) != place:
                     yield place, f"must be announced once only: {prefixes[prefix]} has it, too"
+
+
+def _fallback(fallback: FallbackSection) -> Iterator[Finding]:
+    yield from _preference("fallback.kind", fallback.kind)
+    if fallback.restore_ceiling_s < fallback.restore_after_s:
+        yield "fallback.restore_ceiling_s", f"must be at least restore_after_s ({fallback.restore_after_s:g})"
 
 
 def _kernel(kernel: KernelSection) -> Iterator[Finding]:

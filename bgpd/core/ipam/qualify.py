@@ -13,7 +13,7 @@ from functools import lru_cache
 import msgspec
 
 from bgpd.core.selector import Selector, SelectorError, matches, parse
-from bgpd.model.pool import Mode, Pool, Use
+from bgpd.model.pool import Pool, Use
 from bgpd.model.prefix import Family
 
 SELECTORS_MAX = 256
@@ -63,11 +63,10 @@ def no_pool(wanted: Wanted, found: Qualified) -> str:
 def draws_from(pool: Pool, node_labels: Mapping[str, str]) -> bool:
     """Whether a node takes a block of *pool* by itself, before anybody asks for an address.
 
-    A pool with a namespaceSelector waits for a workload of that namespace; one of IPIP is left to those that ask for it
-    as long as this daemon has no IPIP tunnel.
+    A pool with a namespaceSelector waits for a workload of that namespace.
     """
     wanted = Wanted(family=pool.cidr.family, node_labels=node_labels)
-    return not _unfit(pool, wanted) and not _unselected(pool, wanted) and pool.ipip_mode is Mode.NEVER
+    return not _unfit(pool, wanted) and not _unselected(pool, wanted)
 
 
 def selects(pool: Pool, node_labels: Mapping[str, str]) -> bool:

@@ -87,7 +87,7 @@ def test_without_a_pool_there_is_none() -> None:
         ({"node_selector": "rack == 'b'"}, False),
         ({"namespace_selector": "team == 'x'"}, False),
         ({"allowed_uses": (Use.TUNNEL,)}, False),
-        ({"ipip_mode": Mode.ALWAYS}, False),
+        ({"ipip_mode": Mode.ALWAYS}, True),
         ({"automatic": False}, False),
         ({"disabled": True}, False),
     ],
