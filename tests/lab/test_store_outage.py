@@ -108,9 +108,7 @@ class Machine:
         if self.monitor is not None:
             self.monitor.kill()
             self.monitor.wait()
-        pids = subprocess.run(["ip", "netns", "pids", self.netns.name], capture_output=True, text=True, check=False)
-        for pid in pids.stdout.split():
-            os.kill(int(pid), signal.SIGKILL)
+        self.netns.kill_all()
         self.netns.close()
 
 

@@ -124,9 +124,7 @@ class Site:
                 process.kill()
             process.wait()
         for space in (self.node, self.router):
-            pids = subprocess.run(["ip", "netns", "pids", space.name], capture_output=True, text=True, check=False)
-            for pid in pids.stdout.split():
-                os.kill(int(pid), signal.SIGKILL)
+            space.kill_all()
             space.close()
         self.log.close()
 

@@ -93,11 +93,7 @@ class Host:
     def close(self) -> None:
         if self.process is not None and self.process.poll() is None:
             self.end(signal.SIGKILL)
-        pids = subprocess.run(
-            ["ip", "netns", "pids", self.netns.name], capture_output=True, text=True, check=False
-        ).stdout
-        for pid in pids.split():
-            os.kill(int(pid), signal.SIGKILL)
+        self.netns.kill_all()
         self.netns.close()
 
 
