@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -44,6 +44,7 @@ STOP_LIMIT_S = 2.0
 PART_ROWS = 512
 """Rows of a list encoded in one go: about 1 ms of the loop."""
 
+T = TypeVar("T")
 _JSON = "application/json"
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -137,24 +138,14 @@ class Server:
         return await _answer_rows(request, rows)
 
     async def _refresh(self, request: web.Request) -> web.StreamResponse:
-        try:
-            asked = msgspec.json.decode(await request.read(), type=protocol.PeerRequest)
-            await self._views.refresh(asked.peer)
-        except (msgspec.DecodeError, ValueError) as defect:
-            return _error(400, str(defect))
-        except protocol.Refused as refusal:
-            return _error(409, refusal.reason)
-        return _answer(protocol.DoneView())
+        return await _ordered(request, protocol.PeerRequest, lambda asked: self._views.refresh(asked.peer))
 
     async def _reset(self, request: web.Request) -> web.StreamResponse:
-        try:
-            asked = msgspec.json.decode(await request.read(), type=protocol.ResetRequest)
-            await self._views.reset(asked.peer, hard=asked.hard, message=asked.message)
-        except (msgspec.DecodeError, ValueError) as defect:
-            return _error(400, str(defect))
-        except protocol.Refused as refusal:
-            return _error(409, refusal.reason)
-        return _answer(protocol.DoneView())
+        return await _ordered(
+            request,
+            protocol.ResetRequest,
+            lambda asked: self._views.reset(asked.peer, hard=asked.hard, message=asked.message),
+        )
 
     async def _routes(self, request: web.Request) -> web.StreamResponse:
         text = _parameter(request, "prefix")
@@ -244,6 +235,19 @@ def _bounded(limit: int) -> int:
     if not 1 <= limit <= protocol.FIB_LIMIT_ROWS:
         raise ValueError(f"limit must be between 1 and {protocol.FIB_LIMIT_ROWS}")
     return limit
+
+
+async def _ordered(
+    request: web.Request, kind: type[T], carry_out: Callable[[T], Awaitable[None]]
+) -> web.StreamResponse:
+    """Read an order of *kind* from the body and have it carried out."""
+    try:
+        await carry_out(msgspec.json.decode(await request.read(), type=kind))
+    except (msgspec.DecodeError, ValueError) as defect:
+        return _error(400, str(defect))
+    except protocol.Refused as refusal:
+        return _error(409, refusal.reason)
+    return _answer(protocol.DoneView())
 
 
 def _answer(view: msgspec.Struct) -> web.Response:

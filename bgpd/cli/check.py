@@ -14,10 +14,9 @@ from bgpd.adapters.netlink.options import DEFAULTS
 from bgpd.adapters.netlink.preflight import Demand, Finding, Level, Setting
 from bgpd.api import client, protocol
 from bgpd.api.client import Client
-from bgpd.cli.config import ENVIRONMENT, read
+from bgpd.cli.config import configured, read
 from bgpd.cli.options import Stop, asks, output
 from bgpd.cli.render import BAD, GOOD, WARN, Column, Styled, Table, show, show_json
-from bgpd.config.load import DEFAULT_PATH
 from bgpd.config.schema import Config
 from bgpd.model.pool import Fallback
 from bgpd.model.prefix import Family, Prefix
@@ -47,16 +46,7 @@ def check() -> None:
 
 @check.command()
 @click.option("--fix", is_flag=True, help="Set the sysctls that are wrong, and say how to keep them.")
-@click.option(
-    "--config",
-    "path",
-    type=click.Path(path_type=Path),
-    envvar=ENVIRONMENT,
-    default=DEFAULT_PATH,
-    show_default=True,
-    show_envvar=True,
-    help="The configuration; without the file the defaults are meant.",
-)
+@configured("The configuration; without the file the defaults are meant.")
 @output()
 @asks
 @click.pass_context

@@ -11,10 +11,9 @@ import msgspec
 from bgpd.adapters.netlink import cleanup as kernel
 from bgpd.adapters.netlink.cleanup import Outcome
 from bgpd.api.client import Client, Unreachable
-from bgpd.cli.config import ENVIRONMENT, read
+from bgpd.cli.config import configured, read
 from bgpd.cli.options import Stop, asks, output
 from bgpd.cli.render import show_json
-from bgpd.config.load import DEFAULT_PATH
 from bgpd.model.forwarding import PROTOCOL
 
 LINES = 20
@@ -31,16 +30,7 @@ class CleanupView(msgspec.Struct, frozen=True, kw_only=True):
 @click.command()
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
 @click.option("--force", is_flag=True, help="Even while a daemon runs, which will put it all back.")
-@click.option(
-    "--config",
-    "path",
-    type=click.Path(path_type=Path),
-    envvar=ENVIRONMENT,
-    default=DEFAULT_PATH,
-    show_default=True,
-    show_envvar=True,
-    help="The configuration, for kernel.protocol; without the file it is the default.",
-)
+@configured("The configuration, for kernel.protocol; without the file it is the default.")
 @output()
 @asks
 @click.pass_context

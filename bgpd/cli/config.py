@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 import msgspec
@@ -19,6 +20,22 @@ from bgpd.model.wire import to_builtin
 
 ENVIRONMENT = "BGPD_CONFIG"
 """Names the configuration file where the command line does not."""
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def configured(text: str) -> Callable[[F], F]:
+    """Add ``--config`` to a command, whose function gets it as *path*; *text* says what the file is for."""
+    return click.option(
+        "--config",
+        "path",
+        type=click.Path(path_type=Path),
+        envvar=ENVIRONMENT,
+        default=DEFAULT_PATH,
+        show_default=True,
+        show_envvar=True,
+        help=text,
+    )
 
 
 @click.group()

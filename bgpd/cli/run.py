@@ -6,22 +6,12 @@ from pathlib import Path
 
 import click
 
-from bgpd.cli.config import ENVIRONMENT, read
-from bgpd.config.load import DEFAULT_PATH
+from bgpd.cli.config import configured, read
 from bgpd.daemon import supervise
 
 
 @click.command()
-@click.option(
-    "--config",
-    "path",
-    type=click.Path(path_type=Path),
-    envvar=ENVIRONMENT,
-    default=DEFAULT_PATH,
-    show_default=True,
-    show_envvar=True,
-    help="The configuration file.",
-)
+@configured("The configuration file.")
 @click.option(
     "--record",
     type=click.Path(dir_okay=False, writable=True, path_type=Path),

@@ -129,5 +129,9 @@ class State:
         if refused:
             self.ineligible[prefix] = refused
 
+    def accepted(self, peer: Address, family: Family) -> int:
+        """Return how many routes of *peer* are eligible for the decision. O(1)."""
+        return self.adj_in.count(peer, family) - self.refused[peer, family]
+
     def selection(self, prefix: Prefix) -> Selection:
         return self.selections.get(prefix, NOTHING)

@@ -113,9 +113,8 @@ class Metrics:
         for labels, address, session in rows:
             for family in state.facts.peers[address].families:
                 labelled = {**labels, "family": str(family)}
-                count = state.adj_in.count(address, family)
-                received.append((labelled, count))
-                accepted.append((labelled, count - state.refused[address, family]))
+                received.append((labelled, state.adj_in.count(address, family)))
+                accepted.append((labelled, state.accepted(address, family)))
                 announced.append((labelled, sent[address, family] if session.up else 0))
         out.gauge("bgpd_peer_routes_received", "Routes in the adj-rib-in.", received)
         out.gauge("bgpd_peer_routes_accepted", "Of these, eligible for the decision.", accepted)

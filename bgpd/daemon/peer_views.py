@@ -95,7 +95,7 @@ class PeerViews:
             local_address=str(peer.local_address),
             local_asn=peer.local_asn,
             state=self._session_state(address, peer),
-            since=_wall(session.since),
+            since=clock.wall_or_none(session.since),
             received=sum(family.received for family in families),
             accepted=sum(family.accepted for family in families),
             stale=sum(family.stale for family in families),
@@ -135,7 +135,7 @@ class PeerViews:
             FamilyView(
                 family=str(family),
                 received=adj_in.count(address, family),
-                accepted=adj_in.count(address, family) - self._state.refused[address, family],
+                accepted=self._state.accepted(address, family),
                 stale=stale[family],
                 announced=announced[address, family] if session.up else 0,
                 complete=family in session.learned,
@@ -160,7 +160,7 @@ class PeerViews:
         status = told.status
         return BfdView(
             state=status.state,
-            since=_wall(told.since),
+            since=clock.wall_or_none(told.since),
             reason=status.diagnostic,
             detection_time_ms=status.detection_time_ms,
         )
@@ -185,7 +185,9 @@ class PeerViews:
                 if which is Which.RECEIVED or (which is Which.REJECTED) == bool(refused):
                     yield PeerRouteView(
                         prefix=str(each),
-                        path=msgspec.structs.replace(self._explainer.fate(each, path), since=_wall(path.since)),
+                        path=msgspec.structs.replace(
+                            self._explainer.fate(each, path), since=clock.wall_or_none(path.since)
+                        ),
                         path_id=path_id,
                         status=f"rejected: {refused}" if refused else "accepted",
                     )
@@ -227,10 +229,6 @@ class PeerViews:
 
 def _keys(paths: Mapping[tuple[Address, int], Path], peer: Address, prefix: Prefix) -> list[tuple[Prefix, int]]:
     return [(prefix, path_id) for address, path_id in sorted(paths) if address == peer]
-
-
-def _wall(at: float | None) -> float | None:
-    return None if at is None else clock.wall(at)
 
 
 def _capabilities(peer: Peer, opened: SessionOpen | None) -> tuple[str, ...]:

@@ -100,9 +100,9 @@ class DaemonViews:
             started=clock.wall(self._started),
             phase=PhaseView(pipeline.phase.value, clock.wall(pipeline.phase_since), pipeline.waiting_for()),
             store=self._store(),
-            store_since=_wall(facts.store.since),
+            store_since=clock.wall_or_none(facts.store.since),
             speaker="attached" if facts.speaker_up else f"lost: {facts.speaker_reason}",
-            speaker_since=_wall(facts.speaker_since),
+            speaker_since=clock.wall_or_none(facts.speaker_since),
             peers_established=sum(session.up for session in facts.sessions.values()),
             peers_configured=len(facts.peers),
             blocks_own=tuple(str(block) for block in sorted(facts.blocks_of.get(facts.me.name, ()))),
@@ -157,7 +157,7 @@ class DaemonViews:
             node=reached.node if reached is not None else "",
             reason=reached.reason if reached is not None else "no path of it is usable",
             via=tuple(_via(leg) for leg in reached.legs) if reached is not None else (),
-            since=_wall(reached.since) if reached is not None else None,
+            since=clock.wall_or_none(reached.since) if reached is not None else None,
             status=self._programmed(prefix, reached),
             paths=tuple(_wall_path(path) for path in paths),
         )
@@ -242,16 +242,12 @@ class DaemonViews:
         return await self._assign(asked)
 
 
-def _wall(at: float | None) -> float | None:
-    return None if at is None else clock.wall(at)
-
-
 def _via(leg: Leg) -> str:
     return f"{leg.gateway} dev {leg.device}" if leg.gateway is not None else f"dev {leg.device}"
 
 
 def _wall_path(path: PathView) -> PathView:
-    return msgspec.structs.replace(path, since=_wall(path.since))
+    return msgspec.structs.replace(path, since=clock.wall_or_none(path.since))
 
 
 def _clock_text(at: float) -> str:

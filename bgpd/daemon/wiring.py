@@ -92,6 +92,7 @@ class Daemon:
         self._systemd = systemd
         self._attach = attach
         self._configured = config.configured()
+        self._passwords = Passwords(Path(config.secrets.directory))
         self._inbox = Inbox()
         self._pipeline = Pipeline()
         try:
@@ -131,9 +132,7 @@ class Daemon:
             converged=_nothing,
             notice=self._notice,
         )
-        self._bfd = BfdProcess(
-            Path(config.speaker.runtime_dir), self._inbox.put, self._notice, Passwords(Path(config.secrets.directory))
-        )
+        self._bfd = BfdProcess(Path(config.speaker.runtime_dir), self._inbox.put, self._notice, self._passwords)
         self._bfd_sessions: Reconciler[Address, BfdSession] = Reconciler(
             tables.bfd, self._bfd, clock=clock.monotonic, converged=_nothing, notice=self._notice
         )
@@ -313,16 +312,14 @@ class Daemon:
 
     def _exporter(self) -> MetricsServer | None:
         try:
-            endpoint = self._config.metrics.endpoint(Passwords(Path(self._config.secrets.directory)))
+            endpoint = self._config.metrics.endpoint(self._passwords)
         except Unfit as error:
             raise Fatal(f"metrics: {error}") from error
         return MetricsServer(endpoint, self._metrics.render) if endpoint is not None else None
 
     def _teller(self) -> Telling | None:
         try:
-            options = self._config.mqtt.options(
-                self._configured.node.name, Passwords(Path(self._config.secrets.directory))
-            )
+            options = self._config.mqtt.options(self._configured.node.name, self._passwords)
         except Unfit as error:
             raise Fatal(f"mqtt: {error}") from error
         if options is None:

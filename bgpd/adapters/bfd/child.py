@@ -6,7 +6,7 @@ Laws, in the order of their importance:
    allows it; all that waits in the sockets is read before a detection time is judged, so that our own delay takes no session down.
 2. It outlives the daemon: end of the connection changes nothing, only the line ``{"stop": true}`` (or SIGTERM) ends it, and then with
    AdminDown to every neighbor, which is no failure to them (RFC 5882 section 3.2).
-3. Unknown and unauthentic packets are counted and dropped; nothing from the network ends the process.
+3. Unknown and unauthentic packets are dropped; nothing from the network ends the process.
 
 Single hop (RFC 5881): UDP port 3784, TTL 255 sent and asked for. Multihop (RFC 5883): port 4784.
 Usage: ``python -m bgpd.adapters.bfd.child SOCKET``.
@@ -26,10 +26,10 @@ import struct
 import sys
 import time
 from contextlib import suppress
-from pathlib import Path
 
 import msgspec
 
+from bgpd.adapters import children
 from bgpd.adapters.bfd import lines
 from bgpd.adapters.bfd.packet import Authenticator, Dropped, decode
 from bgpd.core.health.bfd import Control, Session, Settings, State
@@ -77,13 +77,10 @@ class _Running:
         self.machine = Session(wanted.settings, discriminator)
         self.authenticator = Authenticator(wanted.key(), secrets.randbits(32))
         self.socket: socket.socket | None = None
-        self.error = ""
         self.send_at = 0.0
         self.sent: Control | None = None
         self.forget_at = float("inf")
         """When any sequence number is accepted again (bfd.AuthSeqKnown)."""
-        self.received = 0
-        self.dropped = 0
         self.told: lines.Told | None = None
         self.due_at = float("inf")
         """When the heap looks at it next; an entry with another moment is out of date."""
@@ -97,10 +94,7 @@ class _Running:
             remote_state=remote.state if remote is not None else State.DOWN,
             remote_diagnostic=remote.diagnostic if remote is not None else 0,
             independent=remote is not None and remote.independent,
-            heard=remote is not None,
-            transmit_interval_ms=round(self.machine.transmit_interval_s * 1000, 3),
             detection_time_ms=round(self.machine.detection_time_s * 1000, 3),
-            error=self.error,
         )
 
 
@@ -109,7 +103,7 @@ class Process:
 
     def __init__(self, path: str) -> None:
         self.selector = selectors.DefaultSelector()
-        self.listener = _listen(path)
+        self.listener = children.listen(path)
         self.selector.register(self.listener, selectors.EVENT_READ)
         self.client: socket.socket | None = None
         self.output = bytearray()
@@ -195,9 +189,7 @@ class Process:
         try:
             control = _judge(running, data, *_control(ancillary))
         except Dropped:
-            running.dropped += 1
             return
-        running.received += 1
         if running.machine.receive(control, now):
             self._transmit(running, running.machine.control(final=True))
         running.forget_at = now + 2 * running.machine.detection_time_s
@@ -224,15 +216,8 @@ class Process:
             if running.wanted.interface and running.wanted.peer.family is Family.IPV6:
                 target = (str(running.wanted.peer), port, 0, socket.if_nametoindex(running.wanted.interface))
             running.socket.sendto(running.authenticator.seal(control), target)
-        except OSError as error:  # no route, no link: the neighbor's silence says the same
-            self._failed(running, f"cannot send: {error.strerror}")
-        else:
-            running.error = ""
-
-    def _failed(self, running: _Running, reason: str) -> None:
-        """Remember why, and open the socket anew next time: an address or an interface may have come back as another one."""
-        running.error = reason
-        if running.socket is not None:
+        except OSError:
+            # No route, no link: the neighbor's silence says the same. An address or an interface may come back as another one.
             running.socket.close()
             running.socket = None
 
@@ -240,11 +225,8 @@ class Process:
 
     def _open(self, running: _Running) -> None:
         """Open the session's sending socket with a source port of its own (RFC 5881 section 4)."""
-        wanted = running.wanted
-        try:
-            running.socket = _sender(wanted)
-        except OSError as error:
-            self._failed(running, f"no socket from {wanted.local}: {error.strerror}")
+        with suppress(OSError):  # its address is not there yet, or not any more: it is tried again with the next packet
+            running.socket = _sender(running.wanted)
 
     def _receiver(self, family: Family, multihop: bool) -> str:
         """Open the receiving socket for sessions of this sort, if it is not open yet; returns why it cannot be."""
@@ -403,19 +385,6 @@ def _judge(running: _Running, data: bytes, ttl: int, interface: int) -> Control:
     if control.your_discriminator not in (0, running.machine.discriminator):
         raise Dropped("another discriminator")
     return control
-
-
-def _listen(path: str) -> socket.socket:
-    Path(path).unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    before = os.umask(0o177)
-    try:
-        listener.bind(path)
-    finally:
-        os.umask(before)
-    listener.listen(4)
-    listener.setblocking(False)
-    return listener
 
 
 def _bound(family: Family, port: int) -> socket.socket:

@@ -63,12 +63,7 @@ class Told(msgspec.Struct, frozen=True, kw_only=True, tag="state"):
     remote_diagnostic: int = 0
     independent: bool = False
     """C bit of the neighbor: its BFD does not share the fate of its control plane."""
-    heard: bool = False
-    """A packet came within the detection time."""
-    transmit_interval_ms: float = 0.0
     detection_time_ms: float = 0.0
-    error: str = ""
-    """Why nothing can be sent."""
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):

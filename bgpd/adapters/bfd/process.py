@@ -21,6 +21,7 @@ from types import MappingProxyType
 
 import msgspec
 
+from bgpd.adapters import children
 from bgpd.adapters.bfd import lines
 from bgpd.adapters.secrets import Passwords, Unfit
 from bgpd.core.health.bfd import Diagnostic, Settings, State
@@ -228,13 +229,7 @@ class BfdProcess:
         )
 
     def _reap(self) -> None:
-        if self._child is None:
-            return
-        try:
-            done, _ = os.waitpid(self._child, os.WNOHANG)
-        except ChildProcessError:
-            done = self._child
-        if done:
+        if self._child is not None and children.has_ended(self._child):
             self._child = None
 
     def _close(self) -> None:

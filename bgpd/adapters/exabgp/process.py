@@ -24,6 +24,7 @@ from typing import NoReturn
 
 import msgspec
 
+from bgpd.adapters import children
 from bgpd.adapters.exabgp import conf
 from bgpd.adapters.exabgp.announce import AdjRibOutTarget
 from bgpd.adapters.exabgp.codec import CodecError
@@ -329,13 +330,7 @@ class Speaker:
 
     def _reap(self) -> None:
         """Wait for our child without blocking, so that it does not stay as a zombie."""
-        if self._child is None:
-            return
-        try:
-            done, _ = os.waitpid(self._child, os.WNOHANG)
-        except ChildProcessError:
-            done = self._child
-        if done:
+        if self._child is not None and children.has_ended(self._child):
             self._child = None
 
     def _signal(self, number: signal.Signals) -> None:

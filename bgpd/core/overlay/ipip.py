@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from bgpd.core.overlay.kind import Kind
 from bgpd.model.event import Options
-from bgpd.model.forwarding import IPIP_DEVICE, IpipDevice, KernelKey, KernelValue, Leg, Present
+from bgpd.model.forwarding import IPIP_DEVICE, IpipDevice, KernelKey, KernelValue, Present
 from bgpd.model.node import Node
-from bgpd.model.pool import Fallback, Mode, Pool
+from bgpd.model.pool import Fallback
 
 OVERHEAD_BYTES = 20
 """The outer IPv4 header."""
@@ -28,27 +28,17 @@ def lacks(node: Node) -> str:
     return "" if node.ipv4_address is not None else "the node's address is not known"
 
 
-def leg(node: Node) -> Leg:
-    """The leg through the tunnel to *node*."""
-    return Leg(IPIP_DEVICE, node.ipv4_address, onlink=True)
-
-
 def towards(node: Node) -> dict[KernelKey, KernelValue]:
     """Return the kernel objects that must stand before traffic can go to *node*."""
-    return {} if lacks(node) else {leg(node): Present()}
-
-
-def mode(pool: Pool) -> Mode:
-    return pool.ipip_mode
+    return {} if lacks(node) else {KIND.leg(node): Present()}
 
 
 KIND = Kind(
     name=Fallback.IPIP,
     device=IPIP_DEVICE,
     overhead_bytes=OVERHEAD_BYTES,
-    mode=mode,
+    mode=lambda pool: pool.ipip_mode,
     make=make,
     lacks=lacks,
     towards=towards,
-    leg=leg,
 )

@@ -28,5 +28,7 @@ class Kind:
     """What a node lacks to be reached by it; empty if nothing."""
     towards: Callable[[Node], dict[KernelKey, KernelValue]]
     """The kernel objects that must stand before traffic can go to a node; empty if it cannot."""
-    leg: Callable[[Node], Leg]
-    """The leg to a node that lacks nothing."""
+
+    def leg(self, node: Node) -> Leg:
+        """The leg to a node that lacks nothing: its own address is the gateway, on-link on the device."""
+        return Leg(self.device, node.ipv4_address, onlink=True)

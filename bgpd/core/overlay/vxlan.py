@@ -14,14 +14,13 @@ from bgpd.model.forwarding import (
     FdbKey,
     KernelKey,
     KernelValue,
-    Leg,
     Neighbour,
     NeighbourKey,
     Present,
     VxlanDevice,
 )
 from bgpd.model.node import Node
-from bgpd.model.pool import Fallback, Mode, Pool
+from bgpd.model.pool import Fallback
 
 OVERHEAD_BYTES = 50
 """Outer IPv4, UDP, VXLAN and inner Ethernet headers."""
@@ -47,11 +46,6 @@ def lacks(node: Node) -> str:
     return "" if node.vtep_mac is not None else "the node has no VXLAN device"
 
 
-def leg(node: Node) -> Leg:
-    """The leg through the tunnel to *node*."""
-    return Leg(VXLAN_DEVICE, node.ipv4_address, onlink=True)
-
-
 def towards(node: Node) -> dict[KernelKey, KernelValue]:
     """Return the kernel objects that must stand before traffic can go to *node*; empty if it has no VTEP."""
     if node.ipv4_address is None or node.vtep_mac is None:
@@ -59,21 +53,16 @@ def towards(node: Node) -> dict[KernelKey, KernelValue]:
     return {
         NeighbourKey(VXLAN_DEVICE, node.ipv4_address): Neighbour(node.vtep_mac),
         FdbKey(VXLAN_DEVICE, node.vtep_mac): Fdb(node.ipv4_address),
-        leg(node): Present(),
+        KIND.leg(node): Present(),
     }
-
-
-def mode(pool: Pool) -> Mode:
-    return pool.vxlan_mode
 
 
 KIND = Kind(
     name=Fallback.VXLAN,
     device=VXLAN_DEVICE,
     overhead_bytes=OVERHEAD_BYTES,
-    mode=mode,
+    mode=lambda pool: pool.vxlan_mode,
     make=make,
     lacks=lacks,
     towards=towards,
-    leg=leg,
 )

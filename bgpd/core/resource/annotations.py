@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from bgpd.core.resource.rules import parse_duration, parse_peer_ip
+from bgpd.core.resource.rules import parse_duration, parse_peer_ip, parses
 from bgpd.model.peer import MaxPrefix, Role
 from bgpd.model.prefix import Address, Family
 
@@ -58,26 +58,15 @@ def parse_flag(text: str) -> bool:
     return text == "true"
 
 
-def _parses(parse: Callable[[str], object]) -> Callable[[Any], str]:
-    def test(value: Any) -> str:
-        try:
-            parse(value)
-        except ValueError as error:
-            return str(error)
-        return ""
-
-    return test
-
-
 def _one_of(*words: str) -> Callable[[Any], str]:
     return lambda text: "" if text in words else f"must be one of {', '.join(words)}"
 
 
 PEER_ANNOTATIONS: Final[Mapping[str, Callable[[Any], str]]] = {
-    HOLD_TIME: _parses(parse_hold_time),
-    MAX_PREFIX: _parses(parse_max_prefix),
+    HOLD_TIME: parses(parse_hold_time),
+    MAX_PREFIX: parses(parse_max_prefix),
     ROLE: _one_of(*Role),
-    EXTENDED_NEXT_HOP: _parses(parse_flag),
+    EXTENDED_NEXT_HOP: parses(parse_flag),
     ADD_PATH: _one_of("receive"),
     INTERFACE: lambda text: "" if _INTERFACE.fullmatch(text) else "must be the name of a link, such as eth0",
 }

@@ -82,7 +82,7 @@ def parse_peer_ip(text: str) -> tuple[Address, int | None, str]:
     return address, int(port), link
 
 
-def _parses(parse: Callable[[Any], object]) -> Callable[[Any], str]:
+def parses(parse: Callable[[Any], object]) -> Callable[[Any], str]:
     """Make a test of a function that raises ValueError."""
 
     def test(value: Any) -> str:
@@ -99,10 +99,10 @@ def _like(pattern: re.Pattern[str], rule: str) -> Callable[[Any], str]:
     return lambda value: "" if pattern.fullmatch(value) else rule
 
 
-duration = _parses(parse_duration)
-asn = _parses(parse_asn)
-peer_ip = _parses(parse_peer_ip)
-selects = _parses(selector.parse)
+duration = parses(parse_duration)
+asn = parses(parse_asn)
+peer_ip = parses(parse_peer_ip)
+selects = parses(selector.parse)
 name = _like(_NAME, "must be of a-z, 0-9, '-' and '.', and begin and end with a letter or digit")
 node_name = _like(_NODE_NAME, "must be of letters, digits, '-', '.' and '_', and begin and end with a letter or digit")
 label_name = _like(_LABEL_NAME, "a label's name has 1 to 512 letters, digits, '-', '.', '_' and '/'")
@@ -117,7 +117,7 @@ def address(family: Family | None = None) -> Callable[[Any], str]:
         if _family(Address.parse(text).family, family):
             raise ValueError(f"must be an {family!s} address")
 
-    return _parses(parse)
+    return parses(parse)
 
 
 def cidr(family: Family | None = None) -> Callable[[Any], str]:
@@ -127,7 +127,7 @@ def cidr(family: Family | None = None) -> Callable[[Any], str]:
         if _family(Prefix.parse(text).family, family):
             raise ValueError(f"must be an {family!s} prefix")
 
-    return _parses(parse)
+    return parses(parse)
 
 
 def interface(family: Family) -> Callable[[Any], str]:
@@ -137,7 +137,7 @@ def interface(family: Family) -> Callable[[Any], str]:
         if parse_interface(text)[0].family is not family:
             raise ValueError(f"must be an {family!s} address")
 
-    return _parses(parse)
+    return parses(parse)
 
 
 def _family(found: Family, wanted: Family | None) -> bool:
@@ -158,7 +158,7 @@ def parse_community(text: str) -> int | tuple[int, int, int]:
     return (first, second, rest[0]) if rest else first << 16 | second
 
 
-community = _parses(parse_community)
+community = parses(parse_community)
 
 
 def regex(text: Any) -> str:

@@ -27,6 +27,8 @@ from collections import deque
 from contextlib import suppress
 from pathlib import Path
 
+from bgpd.adapters import children
+
 BACKLOG_BYTES = 32 << 20
 """Bound of lines waiting for the daemon: a full table of 100k routes with an attribute set each is about 20 MiB."""
 COMMANDS_BYTES = 1 << 20
@@ -45,7 +47,7 @@ class Shim:
     def __init__(self, path: str) -> None:
         self.path = path
         self.selector = selectors.DefaultSelector()
-        self.listener = self._listen(path)
+        self.listener = children.listen(path)
         self.client: socket.socket | None = None
         self.generation = 0
         self.complete = True  # the backlog holds every line since the start: the first daemon needs no snapshot
@@ -63,19 +65,6 @@ class Shim:
             os.set_blocking(descriptor, False)
         self.selector.register(0, selectors.EVENT_READ)
         self.selector.register(self.listener, selectors.EVENT_READ)
-
-    @staticmethod
-    def _listen(path: str) -> socket.socket:
-        Path(path).unlink(missing_ok=True)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        before = os.umask(0o177)
-        try:
-            listener.bind(path)
-        finally:
-            os.umask(before)
-        listener.listen(4)
-        listener.setblocking(False)
-        return listener
 
     @staticmethod
     def _is_respawned(path: str) -> bool:
