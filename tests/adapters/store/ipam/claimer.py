@@ -1,7 +1,7 @@
 """Processes that use IPAM on an etcd, forked on demand from this one, which has imported everything already.
 
 Each line of standard input is a Job; its process begins once the file *go* exists, and appends each answer that it got to
-*log* as a line. With *die_after_s* it kills itself (SIGKILL) that long after it has connected.
+*log* as a line. With *die_at* it kills itself (SIGKILL) after so many answers.
 The log is locked (flock) as long as the process lives, and "started" is answered once it does.
 """
 
@@ -45,7 +45,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """Claim a block first."""
     release_every: int = 0
     """Give each so-manieth handle's addresses back again."""
-    die_after_s: float | None = None
+    die_at: float | None = None
+    """Answers after which it kills itself; the fraction is of the time that the answer before took, whatever the machine's pace."""
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -73,23 +74,45 @@ def main() -> None:
         sys.stdout.flush()
 
 
-def run(job: Job, log: int) -> None:
-    def tell(line: Line) -> None:
-        os.write(log, msgspec.json.encode(line) + b"\n")
+class Teller:
+    """Writes the answers, and ends the process where its job says so."""
 
+    def __init__(self, job: Job, log: int) -> None:
+        self._log = log
+        self._die_at = job.die_at
+        self._count = 0
+        self._since = time.monotonic()
+
+    def connected(self) -> None:
+        """Count from here."""
+        self._perhaps_die()
+
+    def __call__(self, line: Line) -> None:
+        os.write(self._log, msgspec.json.encode(line) + b"\n")
+        self._count += 1
+        self._perhaps_die()
+
+    def _perhaps_die(self) -> None:
+        took = time.monotonic() - self._since
+        self._since += took
+        if self._die_at is not None and 0 <= self._die_at - self._count < 1:
+            delay_s = (self._die_at - self._count) * took
+            threading.Timer(delay_s, os.kill, (os.getpid(), signal.SIGKILL)).start()
+
+
+def run(job: Job, log: int) -> None:
     while not Path(job.go).exists():
         time.sleep(LOOK_S)
+    tell = Teller(job, log)
     asyncio.run(work(job, tell))
     tell(Line(done=True))
 
 
-async def work(job: Job, tell: object) -> None:
-    assert callable(tell)
+async def work(job: Job, tell: Teller) -> None:
     store = open_store(job.url)
     try:
-        await store.get("/")  # connect
-        if job.die_after_s is not None:
-            threading.Timer(job.die_after_s, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        await store.get("/")
+        tell.connected()
         if job.claim:
             pool = Pool(name="p", cidr=Prefix.parse(job.pool), block_size=job.block_size)
             block = await claim_block(store, pool, job.node)

@@ -38,6 +38,8 @@ CLAIMERS = int(os.environ.get("IPAM_CLAIMERS", "24"))
 """Processes at once."""
 KILLS = int(os.environ.get("IPAM_KILLS", "30"))
 """Processes that are killed, one after the other."""
+ANSWERS = 1 + 12 + 4
+"""What a process that is killed would have told: its block, its handles, those given back."""
 DEADLINE_S = 60 + 2 * CLAIMERS
 
 
@@ -194,14 +196,14 @@ def test_processes_killed_at_any_point_leave_nothing_to_mend(etcd: Etcd, zygote:
     logs: list[Path] = []
     for number in range(KILLS):
         wanted = [f"k{number}.{index}" for index in range(12)]
-        node, die = chance.choice(nodes), chance.uniform(0.0, 0.1)
+        node, die = chance.choice(nodes), chance.uniform(0.0, ANSWERS - 1)
         job: dict[str, Any] = {
             "node": node,
             "claim": True,
             "handles": wanted,
             "count": 3,
             "release_every": 3,
-            "die_after_s": die,
+            "die_at": die,
         }
         logs.append(zygote.start(url_of(etcd), pool, **job))
         _wait_ended(logs[-1])
