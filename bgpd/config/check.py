@@ -111,6 +111,13 @@ def _kernel(kernel: KernelSection) -> Iterator[Finding]:
         yield "kernel.protocol", f"marks the routes of {owner}: ours would be taken for its, and its for ours"
     if kernel.vrf is not None and kernel.table != MAIN_TABLE:
         yield "kernel.table", f"a VRF has a table of its own: leave it away, or vrf ({kernel.vrf})"
+    if kernel.rule_priority and (kernel.vrf is not None or kernel.table == MAIN_TABLE):
+        why = (
+            "a VRF leads to its table by itself"
+            if kernel.vrf is not None
+            else "the kernel has a rule for the main table"
+        )
+        yield "kernel.rule_priority", f"{why}: leave it away, or name a table of our own"
     if kernel.table == LOCAL_TABLE:
         yield "kernel.table", f"{LOCAL_TABLE} is the kernel's own table of local addresses"
     if kernel.mtu_bytes and kernel.mtu_bytes < LEAST_MTU_BYTES:

@@ -251,6 +251,7 @@ class KernelSection(Section, frozen=True, kw_only=True):
 
     protocol: Annotated[int, Meta(ge=1, le=255)] = PROTOCOL
     table: Annotated[int, Meta(ge=1, le=4_294_967_295)] = MAIN_TABLE
+    rule_priority: Annotated[int, Meta(ge=0, le=4_294_967_295)] = 0
     vrf: Annotated[str, Meta(min_length=1, max_length=15)] | None = None
     """Name of a VRF device: its table is used, and next hops are found through it."""
     metric: Annotated[int, Meta(ge=0, le=4_294_967_295)] = 0
@@ -279,6 +280,7 @@ class KernelSection(Section, frozen=True, kw_only=True):
         """Return how the core is to write routes."""
         return RouteSettings(
             table=self.table,
+            rule_priority=self.rule_priority,
             metric=self.metric,
             source_ipv4=self.source_ipv4,
             source_ipv6=self.source_ipv6,

@@ -16,6 +16,7 @@ from bgpd.model.forwarding import (
     RouteKey,
     RouteKind,
     RouteSettings,
+    RuleKey,
 )
 from bgpd.model.prefix import Family, Prefix
 
@@ -33,6 +34,7 @@ class Fib:
         self._values: dict[tuple[GroupKey, Family], tuple[RouteSettings, KernelRoute]] = {}
         """The value that the routes of a group share, and the settings that it was made with."""
         self._legs: dict[Leg, int] = {}
+        self._rules: tuple[RuleKey, ...] = ()
 
     def key(self, prefix: Prefix) -> RouteKey:
         """Return the place of *prefix* in the kernel."""
@@ -71,6 +73,16 @@ class Fib:
             self._give(key)
         else:
             self.table.discard(key)
+
+    def lead(self) -> None:
+        """Want the rules that lead to our table, as configured."""
+        wanted = self._settings().rules()
+        for rule in self._rules:
+            if rule not in wanted:
+                self.table.discard(rule)
+        for rule in wanted:
+            self.table.set(rule, Present())
+        self._rules = wanted
 
     def route(self, prefix: Prefix) -> KernelRoute | None:
         value = self.table.get(self.key(prefix))

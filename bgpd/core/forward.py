@@ -69,6 +69,7 @@ class Forwarder:
         stale = self._state.stale
         if stale.overlay:
             stale.overlay = False
+            self.fib.lead()
             self._devices()
         for address in stale.gateways:
             self._gateway(address)

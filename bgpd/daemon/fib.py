@@ -29,6 +29,7 @@ from bgpd.model.forwarding import (
     NeighbourKey,
     RouteKey,
     RouteKind,
+    RuleKey,
 )
 from bgpd.model.prefix import Prefix
 from bgpd.model.view import FibPage, FibQuery, FibRow, FibStatus
@@ -234,6 +235,7 @@ def _object(key: KernelKey) -> str:
         NeighbourKey: "neighbour",
         FdbKey: "fdb",
         DeviceKey: "device",
+        RuleKey: "rule",
     }
     return names.get(type(key), type(key).__name__.lower())
 

@@ -138,10 +138,27 @@ class KernelRoute(msgspec.Struct, frozen=True):
     """Path MTU of the route (RTAX_MTU); 0: that of its link."""
 
 
+class RuleKey(msgspec.Struct, frozen=True, cache_hash=True):
+    """A rule of policy routing: what it selects goes by *table*. It is its own key, since the kernel changes no rule in place.
+
+    One with *mask* selects packets whose firewall mark has *mark* in those bits; *inverted*, all others. Without, it selects all.
+    """
+
+    family: Family
+    priority: int
+    """Position, lowest first: 0 is the kernel's rule for local addresses, 32766 that for the main table."""
+    table: int
+    mark: int = 0
+    mask: int = 0
+    inverted: bool = False
+
+
 class RouteSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How this node's routes are written, all alike."""
 
     table: int = MAIN_TABLE
+    rule_priority: int = 0
+    """Of the rules that lead to *table*, one a family; 0: none."""
     metric: int = 0
     source_ipv4: Address | None = None
     source_ipv6: Address | None = None
@@ -152,11 +169,15 @@ class RouteSettings(msgspec.Struct, frozen=True, kw_only=True):
         metric = 0 if self.metric == DEFAULT_METRIC[prefix.family] else self.metric
         return RouteKey(prefix, self.table, metric)
 
+    def rules(self) -> tuple[RuleKey, ...]:
+        """Return the rules that lead to the table."""
+        return tuple(RuleKey(family, self.rule_priority, self.table) for family in Family if self.rule_priority)
+
     def unicast(self, prefix: Prefix, group: GroupKey) -> KernelRoute:
         source = self.source_ipv4 if prefix.family is Family.IPV4 else self.source_ipv6
         return KernelRoute(RouteKind.UNICAST, group, source, self.mtu_bytes)
 
 
-KernelKey = DeviceKey | NeighbourKey | FdbKey | Leg | GroupKey | RouteKey
+KernelKey = DeviceKey | NeighbourKey | FdbKey | Leg | GroupKey | RouteKey | RuleKey
 DeviceValue = VxlanDevice | IpipDevice
 KernelValue = DeviceValue | Neighbour | Fdb | Present | Group | KernelRoute

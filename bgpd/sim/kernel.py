@@ -43,6 +43,7 @@ from bgpd.model.forwarding import (
     NeighbourKey,
     RouteKey,
     RouteKind,
+    RuleKey,
     VxlanDevice,
     weighted,
 )
@@ -279,6 +280,8 @@ class FakeKernel:
                 return self._route_refusal(key, value)
             case DeviceKey():
                 return None if key.name in TUNNEL_DEVICES else f"{key.name} is not a device of ours"
+            case RuleKey():
+                return None
             case _:
                 return None if DeviceKey(key.device) in self.actual else f"no device {key.device}"
 

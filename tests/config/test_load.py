@@ -533,12 +533,14 @@ def test_a_defect_is_one_line_for_people():
         ("protocol = 12", "kernel.protocol", "BIRD"),
         ('vrf = "red"\ntable = 10', "kernel.table", "VRF"),
         ("table = 255", "kernel.table", "local addresses"),
+        ("rule_priority = 900", "kernel.rule_priority", "main table"),
+        ('vrf = "red"\nrule_priority = 900', "kernel.rule_priority", "VRF"),
         ("mtu_bytes = 1000", "kernel.mtu_bytes", "1280"),
         ('source_ipv4 = "fd00::1"', "kernel.source_ipv4", "IPv4 address"),
     ],
 )
 def test_rules_of_the_kernel_section(tmp_path, text, where, said):
-    """A protocol number of others, a table beside a VRF, the local table, a tiny MTU and a mixed-up family are refused."""
+    """A protocol number of others, a table beside a VRF, the local table, a needless rule, a tiny MTU and a mixed-up family are refused."""
     path, _, rule = one_defect(tmp_path, MINIMAL + f"[kernel]\n{text}\n")
 
     assert where == path

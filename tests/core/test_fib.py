@@ -7,7 +7,8 @@ from msgspec.structs import replace
 
 from bgpd.core.pipeline import Pipeline
 from bgpd.model import event as ev
-from bgpd.model.forwarding import KernelRoute, RouteKey, RouteKind, RouteSettings
+from bgpd.model.forwarding import KernelRoute, RouteKey, RouteKind, RouteSettings, RuleKey
+from bgpd.model.prefix import Family
 from tests.core import world as w
 
 pytestmark = pytest.mark.core
@@ -26,6 +27,17 @@ def test_routes_are_written_as_configured() -> None:
     native = written[RouteKey(w.BLOCK2, 1000, 32)]
     assert isinstance(native, KernelRoute)
     assert (w.A("10.0.0.1"), 1400) == (native.source, native.mtu_bytes)
+
+
+def test_rules_lead_to_a_table_of_our_own() -> None:
+    """With a priority there is a rule of each family to the table, whatever else is known; without, none."""
+    held: dict[int, set[RuleKey]] = {}
+    for priority in (0, 900):
+        options = replace(w.OPTIONS, routes=RouteSettings(table=1000, rule_priority=priority))
+        pipeline = w.feed(Pipeline(), [replace(w.CONFIGURED, options=options)])
+        held[priority] = {key for key, _ in pipeline.tables.kernel.items() if isinstance(key, RuleKey)}
+
+    assert {0: set(), 900: {RuleKey(family, 900, 1000) for family in Family}} == held
 
 
 def test_the_kernels_default_metric_is_no_metric() -> None:

@@ -20,10 +20,13 @@ from bgpd.model.forwarding import (
     KernelValue,
     Neighbour,
     NeighbourKey,
+    Present,
     RouteKey,
     RouteKind,
+    RuleKey,
     VxlanDevice,
 )
+from bgpd.model.prefix import Family
 from bgpd.sim.namespace import Namespace
 from tests.netns.kernel_world import LEGS, A, P, blocks, keeping, make_space, through
 
@@ -33,11 +36,12 @@ DEVICE = DeviceKey("vxlan.bgpd")
 OURS: dict[KernelKey, KernelValue] = {
     **through(LEGS, blocks(100)),
     RouteKey(P("fd65::/64"), 1000, 7): KernelRoute(RouteKind.UNREACHABLE),
+    RuleKey(Family.IPV6, 900, 1000): Present(),
     DEVICE: VxlanDevice(vni=4096, port=4789, local=A("10.1.0.1"), mac="66:00:00:00:00:01", mtu_bytes=1450),
     NeighbourKey(DEVICE.name, A("10.9.0.2")): Neighbour("66:00:00:00:00:02"),
     FdbKey(DEVICE.name, "66:00:00:00:00:02"): Fdb(A("10.9.0.2")),
 }
-COUNTS = {"rule": 1, "route": 103, "group": 1, "nexthop": 2, "neighbour": 1, "fdb": 1, "link": 1}
+COUNTS = {"rule": 2, "route": 103, "group": 1, "nexthop": 2, "neighbour": 1, "fdb": 1, "link": 1}
 
 
 @pytest.fixture
@@ -80,6 +84,7 @@ def look(space: Namespace) -> list[str]:
         ("-6", "route", "show", "table", "all"),
         ("nexthop",),
         ("rule",),
+        ("-6", "rule"),
         ("link",),
     )
     return [space.ip(*table) for table in tables]

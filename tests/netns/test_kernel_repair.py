@@ -13,10 +13,37 @@ import pytest
 
 from bgpd.adapters.netlink.options import DEFAULTS, KernelOptions, NexthopObjects
 from bgpd.daemon.fib import FibViews
-from bgpd.model.forwarding import DeviceKey, Fdb, FdbKey, KernelKey, KernelValue, Neighbour, NeighbourKey, VxlanDevice
+from bgpd.model.forwarding import (
+    DeviceKey,
+    Fdb,
+    FdbKey,
+    KernelKey,
+    KernelValue,
+    Neighbour,
+    NeighbourKey,
+    Present,
+    RouteKey,
+    RouteSettings,
+    RuleKey,
+    VxlanDevice,
+)
+from bgpd.model.prefix import Family
 from bgpd.model.view import FibQuery
 from bgpd.sim.namespace import Namespace
-from tests.netns.kernel_world import LEGS, NODE, A, Kept, blocks, heard, keeping, make_space, monitoring, through
+from tests.netns.kernel_world import (
+    LEGS,
+    NODE,
+    VIA_NODE,
+    A,
+    Kept,
+    P,
+    blocks,
+    heard,
+    keeping,
+    make_space,
+    monitoring,
+    through,
+)
 
 pytestmark = pytest.mark.netns
 
@@ -27,6 +54,8 @@ TUNNEL: dict[KernelKey, KernelValue] = {
     NeighbourKey(DEVICE.name, A("10.9.0.2")): Neighbour("66:00:00:00:00:02"),
     FdbKey(DEVICE.name, "66:00:00:00:00:02"): Fdb(A("10.9.0.2")),
 }
+
+RULES: dict[KernelKey, KernelValue] = {RuleKey(family, 1000, 1000): Present() for family in Family}
 
 
 @pytest.fixture
@@ -45,13 +74,15 @@ def space() -> Iterator[Namespace]:
         "link delete vxlan.bgpd",
         "link set vxlan.bgpd down",
         "neighbour flush dev vxlan.bgpd nud permanent",
+        "rule delete priority 1000",
+        "-6 rule flush protocol 179",
     ],
 )
 def test_what_others_do_is_repaired_within_a_second(space: Namespace, deed: str) -> None:
-    """A route, a nexthop, a group, the device or an entry that another changes or removes is as it was within a second."""
+    """A route, a nexthop, a group, the device, an entry or a rule that another changes or removes is as it was within a second."""
 
     async def scenario() -> float:
-        async with keeping({**through(LEGS, blocks(20)), **TUNNEL}) as kept:
+        async with keeping({**through(LEGS, blocks(20)), **TUNNEL, **RULES}) as kept:
             group = next(each["id"] for each in space.ip_json("nexthop") if "group" in each)
             space.ip(*deed.replace("NHID", str(group)).split())
             started = time.monotonic()
@@ -66,6 +97,33 @@ def test_what_others_do_is_repaired_within_a_second(space: Namespace, deed: str)
 
     print(f"repaired after {took_s:.3f} s: ip {deed}")
     assert took_s < 1.0
+
+
+def test_an_own_table_is_led_to_by_rules(space: Namespace) -> None:
+    """With a table of our own the rule leads packets to its routes, and to the main table's where it has none; another's rule stays."""
+    key = RouteKey(P("10.128.0.0/26"), 1000)
+    rules: dict[KernelKey, KernelValue] = {
+        rule: Present() for rule in RouteSettings(table=1000, rule_priority=900).rules()
+    }
+    theirs = "from all lookup 1000 proto 179"
+    for command in ("route add 10.128.0.0/16 via 10.2.0.2", "rule add priority 901 table 1000 protocol static"):
+        space.ip(*command.split())
+
+    async def scenario() -> None:
+        async with keeping({**through(LEGS[:1], []), **rules, key: VIA_NODE}) as kept:
+            lines = [space.ip("-4", "rule"), space.ip("-6", "rule")]
+            assert all(f"900:\t{theirs}" in line for line in lines), lines
+            assert "dev up0 table 1000" in space.ip("route", "get", "10.128.0.9")
+            assert "dev up1" in space.ip("route", "get", "10.128.1.9")
+
+            assert await kept.kernel.apply([(RuleKey(Family.IPV4, 901, 1000), None)]) == {}
+            kept.want({})
+            await kept.until(kept.right)
+
+    space.run(scenario)
+
+    assert "901:\tfrom all lookup 1000 proto static" in space.ip("rule")
+    assert "proto 179" not in space.ip("rule") + space.ip("-6", "rule")
 
 
 def test_links_that_come_back_get_all_that_was_on_them(space: Namespace) -> None:

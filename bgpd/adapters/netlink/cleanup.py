@@ -73,7 +73,7 @@ async def _rules(socket: NetlinkSocket, protocol: int) -> list[Mark]:
         rule = encode.decode_rule(data, start, end)
         if rule is None or rule.protocol != protocol:
             return None
-        return Mark("rule", f"priority {rule.priority} table {rule.table}", encode.remove_rule(data[start:end]))
+        return Mark("rule", f"priority {rule.priority} table {rule.table}", encode.remove_rule_told(data[start:end]))
 
     return [mark for family in Family for mark in await socket.dump(encode.dump_rules(family), decode)]
 

@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 
 from bgpd.adapters.netlink.socket import HEADER, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST
-from bgpd.model.forwarding import DEFAULT_METRIC, KernelRoute, Leg, RouteKey, RouteKind
+from bgpd.model.forwarding import DEFAULT_METRIC, KernelRoute, Leg, RouteKey, RouteKind, RuleKey
 from bgpd.model.prefix import Address, Family, Prefix
 
 RTM_NEWLINK: Final = 16
@@ -98,8 +98,16 @@ _RTA_TABLE: Final = 15
 _RTA_VIA: Final = 18
 _RTA_NH_ID: Final = 30
 _FRA_PRIORITY: Final = 6
+_FRA_FWMARK: Final = 10
+_FRA_SUPPRESS_PREFIXLEN: Final = 14
 _FRA_TABLE: Final = 15
+_FRA_FWMASK: Final = 16
 _FRA_PROTOCOL: Final = 21
+_OTHER_SELECTORS: Final = frozenset({1, 2, 3, 4, 5, 11, 12, 13, 17, 19, 20, 22, 23, 24})
+"""FRA_ DST, SRC, IIFNAME, GOTO, UNUSED2, FLOW, TUN_ID, SUPPRESS_IFGROUP, OIFNAME, L3MDEV, UID_RANGE, IP_PROTO, SPORT_RANGE, DPORT_RANGE."""
+_FR_ACT_TO_TBL: Final = 1
+_FIB_RULE_INVERT: Final = 2
+_NO_LENGTH: Final = 0xFFFFFFFF
 _NHA_ID: Final = 1
 _NHA_GROUP: Final = 2
 _NHA_GROUP_TYPE: Final = 3
@@ -188,6 +196,8 @@ class RuleEntry(msgspec.Struct, frozen=True):
     priority: int
     table: int
     protocol: int
+    key: RuleKey | None = None
+    """None: it selects by more than we do."""
 
 
 class LinkEntry(msgspec.Struct, frozen=True):
@@ -333,9 +343,30 @@ def remove_entry(entry: RouteEntry) -> bytes:
     return bytes(message)
 
 
-def remove_rule(rule: bytes) -> bytes:
-    """Remove a rule, told by what the kernel said of it."""
+def put_rule(key: RuleKey, protocol: int) -> bytes:
+    """Make a rule; EEXIST if there is one like it, whoever made it."""
+    return _message(RTM_NEWRULE, CREATE, _rule(key, protocol))
+
+
+def remove_rule(key: RuleKey, protocol: int) -> bytes:
+    """Remove a rule of that protocol; ENOENT if there is none."""
+    return _message(RTM_DELRULE, REMOVE, _rule(key, protocol))
+
+
+def remove_rule_told(rule: bytes) -> bytes:
+    """Remove a rule of whatever form, told by what the kernel said of it."""
     return _message(RTM_DELRULE, REMOVE, rule)
+
+
+def _rule(key: RuleKey, protocol: int) -> bytes:
+    family = socket.AF_INET6 if key.family is Family.IPV6 else socket.AF_INET
+    table = key.table if key.table < 256 else 0
+    attributes = _u32(_FRA_PRIORITY, key.priority) + _u32(_FRA_TABLE, key.table)
+    attributes += _attribute(_FRA_PROTOCOL, _U8.pack(protocol))
+    if key.mask:
+        attributes += _u32(_FRA_FWMARK, key.mark) + _u32(_FRA_FWMASK, key.mask)
+    flags = _FIB_RULE_INVERT if key.inverted else 0
+    return _RTM.pack(family, 0, 0, 0, table, 0, 0, _FR_ACT_TO_TBL, flags) + attributes
 
 
 def make_link(name: str, kind: str) -> bytes:
@@ -592,14 +623,24 @@ def decode_nexthop(data: bytes, start: int, end: int) -> NexthopEntry | None:
 
 
 def decode_rule(data: bytes, start: int, end: int) -> RuleEntry | None:
-    family, _, _, _, table, *_ = _RTM.unpack_from(data, start)
+    family, to, by, tos, table, _, _, action, flags = _RTM.unpack_from(data, start)
     if family not in {socket.AF_INET, socket.AF_INET6}:
         return None
     found = _attributes(data, start + 12, end)
-    if _FRA_TABLE in found:
-        table = _U32.unpack(found[_FRA_TABLE])[0]
-    priority = _U32.unpack(found[_FRA_PRIORITY])[0] if _FRA_PRIORITY in found else 0
-    return RuleEntry(priority, table, found[_FRA_PROTOCOL][0] if found.get(_FRA_PROTOCOL) else 0)
+    table = _number(found, _FRA_TABLE, table)
+    priority = _number(found, _FRA_PRIORITY)
+    protocol = found[_FRA_PROTOCOL][0] if found.get(_FRA_PROTOCOL) else 0
+    foreign = to or by or tos or found.keys() & _OTHER_SELECTORS or flags & ~_FIB_RULE_INVERT
+    if foreign or action != _FR_ACT_TO_TBL or _number(found, _FRA_SUPPRESS_PREFIXLEN, _NO_LENGTH) != _NO_LENGTH:
+        return RuleEntry(priority, table, protocol)
+    mark, mask = _number(found, _FRA_FWMARK), _number(found, _FRA_FWMASK)
+    which = Family.IPV6 if family == socket.AF_INET6 else Family.IPV4
+    key = RuleKey(which, priority, table, mark, mask, bool(flags & _FIB_RULE_INVERT))
+    return RuleEntry(priority, table, protocol, key)
+
+
+def _number(found: dict[int, bytes], kind: int, absent: int = 0) -> int:
+    return int(_U32.unpack(found[kind])[0]) if kind in found else absent
 
 
 def decode_link(data: bytes, start: int, end: int) -> LinkEntry | None:

@@ -18,7 +18,7 @@ import msgspec
 
 from bgpd.adapters.netlink import classic
 from bgpd.adapters.netlink.classic import UNBOUND
-from bgpd.adapters.netlink.encode import KIND_OF_TYPE, NeighbourEntry, NexthopEntry, RouteEntry
+from bgpd.adapters.netlink.encode import KIND_OF_TYPE, NeighbourEntry, NexthopEntry, RouteEntry, RuleEntry
 from bgpd.model.forwarding import (
     DEFAULT_METRIC,
     NEXTHOP_ID_FIRST,
@@ -39,6 +39,7 @@ from bgpd.model.forwarding import (
     Present,
     RouteKey,
     RouteKind,
+    RuleKey,
     weighted,
 )
 
@@ -242,6 +243,11 @@ class Mirror:
         if read is not None:
             self._observe(read[0], None)
 
+    def observe_rule(self, entry: RuleEntry, *, present: bool) -> None:
+        """A rule of whomever; ours is one of our protocol, and of a form that we make."""
+        if entry.key is not None and entry.protocol == self._protocol:
+            self._observe(entry.key, _PRESENT if present else None)
+
     # -------------------------------------------------------------- without nexthop objects
 
     def routes_of(self, group: GroupKey) -> list[RouteKey]:
@@ -301,6 +307,15 @@ class Mirror:
                 self.observe_route(entry)
         for gone in [key for key in self.actual if type(key) is RouteKey and key not in seen]:
             self._observe(gone, None)
+
+    def read_rules(self, entries: Iterable[RuleEntry]) -> None:
+        """Replace all rules by *entries*."""
+        found = [entry for entry in entries if entry.protocol == self._protocol]
+        seen = {entry.key for entry in found}
+        for gone in [key for key in self.actual if type(key) is RuleKey and key not in seen]:
+            self._observe(gone, None)
+        for entry in found:
+            self.observe_rule(entry, present=True)
 
     def read_neighbours(self, entries: Iterable[NeighbourEntry]) -> None:
         """Replace all neighbour and forwarding entries of our device by *entries*."""

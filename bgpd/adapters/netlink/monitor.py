@@ -34,8 +34,8 @@ from bgpd.model.event import (
 from bgpd.model.forwarding import DEFAULT_METRIC, MAIN_TABLE, RouteKey
 from bgpd.model.prefix import Address, Family, Prefix
 
-GROUPS: Final = (1, 3, 5, 7, 9, 11, 32)
-"""RTNLGRP_ LINK, NEIGH, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE, NEXTHOP."""
+GROUPS: Final = (1, 3, 5, 7, 8, 9, 11, 19, 32)
+"""RTNLGRP_ LINK, NEIGH, IPV4_IFADDR, IPV4_ROUTE, IPV4_RULE, IPV6_IFADDR, IPV6_ROUTE, IPV6_RULE, NEXTHOP."""
 
 _RTN_UNICAST: Final = 1
 _NESTING: Final = 4

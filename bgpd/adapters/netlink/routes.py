@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Final, assert_never
 
 from bgpd.adapters.netlink import classic, encode, links, protocols
-from bgpd.adapters.netlink.encode import NeighbourEntry, NexthopEntry, RouteEntry
+from bgpd.adapters.netlink.encode import NeighbourEntry, NexthopEntry, RouteEntry, RuleEntry
 from bgpd.adapters.netlink.mirror import Mirror, neighbour_key
 from bgpd.adapters.netlink.monitor import GROUPS, Surroundings
 from bgpd.adapters.netlink.options import DEFAULTS, KernelOptions, NexthopObjects
@@ -54,6 +54,7 @@ from bgpd.model.forwarding import (
     NeighbourKey,
     RouteKey,
     RouteKind,
+    RuleKey,
     VxlanDevice,
 )
 from bgpd.model.notice import Notice
@@ -214,6 +215,7 @@ class Kernel:
             await self._read_links()
             await self._read_nexthops()
             await self._read_neighbours()
+            await self._read_rules()
             self._outgoing.extend(self._around.take_events())
         if await self._routes_differ():
             async with self._lock:
@@ -326,6 +328,10 @@ class Kernel:
                 return self._group(key, value)
             case NeighbourKey() | FdbKey():
                 return self._neighbour(key, value)
+            case RuleKey() if value is None:
+                return encode.remove_rule(key, self._protocol)
+            case RuleKey():
+                return encode.put_rule(key, self._protocol) if key not in self.actual else None
             case DeviceKey():
                 raise AssertionError("devices are not made by messages of ours")
             case _:
@@ -501,6 +507,7 @@ class Kernel:
         await self._read_links()
         await self._read_nexthops()
         await self._read_neighbours()
+        await self._read_rules()
 
         def decode(_: int, data: bytes, start: int, end: int) -> RouteEntry | None:
             if not routes and data[start + 5] == self._protocol:  # rtm_protocol
@@ -575,6 +582,18 @@ class Kernel:
             found += [entry for entry in entries if entry.index == index]
         self._mirror.read_neighbours(found)
 
+    async def _read_rules(self) -> None:
+        entries: list[RuleEntry] = []
+        for family in Family:
+            try:
+                entries += await self._socket.dump(
+                    encode.dump_rules(family), lambda _, data, start, end: encode.decode_rule(data, start, end)
+                )
+            except OSError as error:
+                if error.errno != errno.EOPNOTSUPP:
+                    raise  # else a kernel without policy routing: there is none, and one that is wanted is refused
+        self._mirror.read_rules(entries)
+
     async def _resync(self) -> None:
         """Read again, after a link event or lost notifications."""
         try:
@@ -619,6 +638,9 @@ class Kernel:
                 case encode.RTM_NEWNEIGH | encode.RTM_DELNEIGH:
                     if not own:
                         self._hear_neighbour(kind, port, datagram, start, end)
+                case encode.RTM_NEWRULE | encode.RTM_DELRULE:
+                    if not own:
+                        self._hear_rule(kind, port, datagram, start, end)
                 case encode.RTM_NEWLINK | encode.RTM_DELLINK if links_too:
                     self._hear_link(kind, datagram, start, end)
                 case encode.RTM_NEWADDR | encode.RTM_DELADDR:
@@ -678,6 +700,14 @@ class Kernel:
         else:
             self._mirror.forget_neighbour(entry)
         self._blame(key, before, f"netlink port {port}" if port else "")
+
+    def _hear_rule(self, kind: int, port: int, data: bytes, start: int, end: int) -> None:
+        entry = encode.decode_rule(data, start, end)
+        if entry is None or entry.key is None:
+            return
+        before = self.actual.get(entry.key)
+        self._mirror.observe_rule(entry, present=kind == encode.RTM_NEWRULE)
+        self._blame(entry.key, before, f"netlink port {port}" if port else "")
 
     def _blame(self, key: KernelKey | None, before: KernelValue | None, author: str) -> None:
         """Note who changed *key*, if somebody did. What goes along with it is nobody's doing."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable
 from typing import TypeVar
 
-from bgpd.model.forwarding import DeviceKey, FdbKey, GroupKey, Leg, NeighbourKey, RouteKey
+from bgpd.model.forwarding import DeviceKey, FdbKey, GroupKey, Leg, NeighbourKey, RouteKey, RuleKey
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
-RANKS: tuple[type, ...] = (DeviceKey, NeighbourKey, FdbKey, Leg, GroupKey, RouteKey)
-"""A device carries neighbours, FDB entries and legs; a group has legs; a route points to a group."""
+RANKS: tuple[type, ...] = (DeviceKey, NeighbourKey, FdbKey, Leg, GroupKey, RouteKey, RuleKey)
+"""A device carries neighbours, FDB entries and legs; a group has legs; a route points to a group; a rule leads to a table of routes."""
 _RANK = {kind: rank for rank, kind in enumerate(RANKS)}
 
 

@@ -38,9 +38,10 @@ from bgpd.model.forwarding import (
     Present,
     RouteKey,
     RouteKind,
+    RuleKey,
     VxlanDevice,
 )
-from bgpd.model.prefix import Address, Prefix
+from bgpd.model.prefix import Address, Family, Prefix
 from bgpd.sim.kernel import FakeKernel
 from bgpd.sim.namespace import Namespace
 from tests.vm.patience import PATIENCE
@@ -195,6 +196,8 @@ class RealWorld:
                 self.space.execute("bridge", "fdb", "delete", key.mac, "dev", key.device)
             case DeviceKey():
                 self.space.ip("link", "delete", key.name)
+            case RuleKey():
+                self.space.ip(f"-{key.family.value}", "rule", "delete", "priority", str(key.priority))
             case Leg():
                 (found,) = [each for each in self.space.ip_json("nexthop") if each.get("gateway") == str(key.gateway)]
                 self.space.ip("nexthop", "delete", "id", str(found["id"]))
@@ -522,6 +525,35 @@ def test_what_another_removes_is_drift(world: World, key: KernelKey) -> None:
             assert (BLOCK in s.target.actual) == bool(world.lines())
             await s.apply(*((k, v) for k, v in NATIVE if s.target.actual.get(k) != v))
             assert world.lines() == {("10.65.1.0/26", "unicast", ("up0 10.1.0.2", "up1 10.2.0.2"))}
+
+    world.run(scenario)
+
+
+RULES = (
+    RuleKey(Family.IPV4, 1000, 1000),
+    RuleKey(Family.IPV6, 1000, 100_000),
+    RuleKey(Family.IPV4, 99, 200, 0x100000, 0x100000),
+    RuleKey(Family.IPV6, 99, 200, 0, 0xFF, inverted=True),
+)
+
+
+def test_rules_are_made_found_again_and_repaired(world: World) -> None:
+    """A rule of either family, with and without a firewall mark, is made, found by a restart, told if another removes it, and removed."""
+
+    async def scenario() -> None:
+        async with session(world) as s:
+            await s.apply(*((rule, Present()) for rule in RULES))
+            assert s.target.actual == dict.fromkeys(RULES, Present())
+            world.remove(RULES[0])
+            await s.until(lambda: s.drift == [RULES[0]])
+            await s.apply((RULES[0], Present()))
+        async with session(world) as s:
+            assert s.target.actual == dict.fromkeys(RULES, Present())
+            await s.apply(*((rule, None) for rule in RULES[1:]))
+            await s.settled()
+            assert s.drift == []
+            assert s.target.actual == {RULES[0]: Present()}
+            await s.apply((RULES[0], None), (RULES[1], None))
 
     world.run(scenario)
 
