@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,9 +13,11 @@ import msgspec
 from bgpd.adapters.secrets import Passwords
 from bgpd.cli.options import BadInput, output
 from bgpd.cli.render import Cell, Column, Table, show, show_json
+from bgpd.config.document import Document, Origin
 from bgpd.config.error import ConfigError
-from bgpd.config.load import DEFAULT_PATH, load
+from bgpd.config.load import DEFAULT_PATH, hidden, load_document
 from bgpd.config.schema import Config, FallbackSection, PeerSection, StoreSection
+from bgpd.config.values import When, values, when
 from bgpd.model.pool import Pool, preference_text
 from bgpd.model.wire import to_builtin
 
@@ -40,7 +43,50 @@ def configured(text: str) -> Callable[[F], F]:
 
 @click.group()
 def config() -> None:
-    """Check the configuration."""
+    """Check and show the configuration.
+
+    A variable BGPD_SECTION_KEY takes the place of a key of the file (BGPD_LOG_LEVEL=debug); BGPD_PEER, BGPD_ANNOUNCE and BGPD_CHECK
+    that of a whole list. Values are written as in the file, text with or without quotes.
+    """
+
+
+@config.command("show")
+@click.argument("path", type=click.Path(path_type=Path), envvar=ENVIRONMENT, default=DEFAULT_PATH)
+@output()
+def show_values(path: Path, output: str) -> None:
+    """Show every value of the configuration, and where it comes from.
+
+    That is a line of the file at PATH, an environment variable, or the default. EFFECT says when a change of the value takes effect:
+    by `bgpd reload`, or at the next start. What may be a secret is not shown; passwords are in files of their own anyway.
+    """
+    found, document = _loaded(path)
+    rows = [(one.path, hidden(one.path, one.value), document.origin(one.path), when(one.path)) for one in values(found)]
+    if output == "json":
+        show_json({"path": str(path), "values": [_value(*row) for row in rows]})
+        return
+    columns = (Column("KEY"), Column("VALUE"), Column("FROM"), Column("EFFECT"))
+    cells = [(key, _written(value), _from(path, origin), effect.value) for key, value, origin, effect in rows]
+    show(Table(columns, cells))
+
+
+def _written(value: Any) -> Cell:
+    return None if value is None else msgspec.json.encode(value).decode()
+
+
+def _from(path: Path, origin: Origin) -> str:
+    return origin.variable or (f"{path}:{origin.line}" if origin.line else "default")
+
+
+def _value(path: str, value: Any, origin: Origin, effect: When) -> dict[str, Any]:
+    kind = "environment" if origin.variable else "file" if origin.line else "default"
+    return {
+        "key": path,
+        "value": value,
+        "from": kind,
+        "line": origin.line or None,
+        "variable": origin.variable or None,
+        "effect": effect.value,
+    }
 
 
 @config.command()
@@ -73,8 +119,12 @@ def _held_down(found: Config) -> Iterator[str]:
 
 def read(path: Path) -> Config:
     """Load a configuration; a bad one ends the command with all its defects."""
+    return _loaded(path)[0]
+
+
+def _loaded(path: Path) -> tuple[Config, Document]:
     try:
-        return load(path)
+        return load_document(path, os.environ)
     except ConfigError as error:
         raise BadInput(str(error)) from error
 

@@ -1,4 +1,4 @@
-"""What is wrong with a configuration: every defect at once, each with file, path, value and rule."""
+"""What is wrong with a configuration: every defect at once, each with file and line, path, value and rule."""
 
 from __future__ import annotations
 
@@ -17,9 +17,14 @@ class Defect(msgspec.Struct, frozen=True, kw_only=True):
     """As written, in TOML's form; empty where there is none."""
     rule: str
     """What holds instead."""
+    line: int = 0
+    """Of the file; 0: none."""
+    variable: str = ""
+    """The environment variable that it stands in, where it does not stand in the file."""
 
     def __str__(self) -> str:
-        place = f"{self.file}: {self.path}" if self.path else str(self.file)
+        where = self.variable or (f"{self.file}:{self.line}" if self.line else str(self.file))
+        place = f"{where}: {self.path}" if self.path else where
         shown = f" = {self.value}" if self.value else ""
         return f"{place}{shown}: {self.rule}"
 

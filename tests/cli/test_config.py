@@ -121,6 +121,42 @@ def test_example_is_good(bgpd: Bgpd) -> None:
     assert (result.exit_code, result.stderr) == (0, "")
 
 
+def test_show_tells_where_each_value_comes_from(bgpd: Bgpd, run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each value stands beside its line, its variable or "default", and when a change of it takes effect."""
+    (run_dir / "bgpd.toml").write_text(GOOD)
+    monkeypatch.setenv("BGPD_ECMP_LIMIT", "4")
+
+    result, as_json = bgpd("config", "show"), bgpd("config", "show", "-o", "json")
+
+    rows = {line.split()[0]: line.split()[1:] for line in result.stdout.splitlines()}
+    assert (0, "") == (result.exit_code, result.stderr)
+    assert ["VALUE", "FROM", "EFFECT"] == rows["KEY"]
+    assert ["65101", f"{run_dir}/bgpd.toml:4", "start"] == rows["node.asn"]
+    assert ['"10.1.2.1"', f"{run_dir}/bgpd.toml:23", "reload"] == rows["peer[1].address"]
+    assert ["4", "BGPD_ECMP_LIMIT", "reload"] == rows["ecmp.limit"]
+    assert ["-", "default", "reload"] == rows["mqtt.host"]
+    found = {one["key"]: one for one in json.loads(as_json.stdout)["values"]}
+    assert found["ecmp.limit"] == {
+        "key": "ecmp.limit",
+        "value": 4,
+        "from": "environment",
+        "line": None,
+        "variable": "BGPD_ECMP_LIMIT",
+        "effect": "reload",
+    }
+    assert ("file", 4, "start") == tuple(found["node.asn"][name] for name in ("from", "line", "effect"))
+
+
+def test_show_hides_what_may_be_a_secret(bgpd: Bgpd, run_dir: Path) -> None:
+    """A password in the URL of a check is not shown, neither as a table nor as JSON."""
+    (run_dir / "bgpd.toml").write_text(GOOD + '[[check]]\nname = "web"\nhttp = "http://u:hush@127.0.0.1/"\n')
+
+    shown = bgpd("config", "show").output + bgpd("config", "show", "-o", "json").output
+
+    assert "hush" not in shown
+    assert "//…@127.0.0.1/" in shown
+
+
 @pytest.mark.parametrize("arguments", [("config", "check"), ("run", "--config")], ids=" ".join)
 def test_bad_file_is_named_with_every_defect(bgpd: Bgpd, run_dir: Path, arguments: tuple[str, ...]) -> None:
     """A bad file ends with status 2 and each defect's place; nothing is started."""
@@ -130,8 +166,8 @@ def test_bad_file_is_named_with_every_defect(bgpd: Bgpd, run_dir: Path, argument
 
     first, second = result.stderr.splitlines()
     assert (result.exit_code, result.stdout) == (2, "")
-    assert first.startswith(f"bgpd: {run_dir}/bad.toml: node.colour")
-    assert second.startswith(f"{run_dir}/bad.toml: pool.cidr")
+    assert first.startswith(f"bgpd: {run_dir}/bad.toml:5: node.colour")
+    assert second.startswith(f"{run_dir}/bad.toml:8: pool.cidr")
     assert list(run_dir.iterdir()) == [run_dir / "bad.toml"]
 
 
