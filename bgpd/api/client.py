@@ -18,6 +18,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from bgpd.api import protocol
+from bgpd.model.drain import DrainRequest
 from bgpd.model.prefix import Prefix
 from bgpd.model.telling import EventView
 from bgpd.model.view import (
@@ -94,6 +95,14 @@ class Client:
     def reset(self, peer: str, *, hard: bool = False, message: str = "") -> None:
         """End the session with *peer*, to begin anew; raises as refresh does."""
         self._post(protocol.RESET, protocol.ResetRequest(peer=peer, hard=hard, message=message))
+
+    def drain(self, asked: DrainRequest) -> None:
+        """Begin to drain the node; raises protocol.Refused, BadRequest."""
+        self._post(protocol.DRAIN, asked)
+
+    def undrain(self) -> None:
+        """Have everything announced again; raises protocol.Refused."""
+        self._post(protocol.UNDRAIN, protocol.UndrainRequest())
 
     def events(self, after: int = 0, wait_s: float = 0.0) -> list[EventView]:
         """Return the events after that number; where there is none, wait so long for one, at most EVENTS_WAIT_LIMIT_S."""

@@ -13,6 +13,8 @@
 | ``GET /v1/fib?prefix=PREFIX&status=STATUS&after=KEY&limit=ROWS`` | `FibPage`: routes in the kernel, a page of them |
 | ``GET /v1/fib/diff?limit=ROWS`` | `FibPage`: what a fresh reading of the kernel differs in from what is desired |
 | ``GET /v1/events?after=SEQUENCE&wait_s=SECONDS`` | list of `EventView` after that number; waits for one where there is none |
+| ``POST /v1/drain``, a `DrainRequest` | `DoneView`: draining begins (``GET /v1/status`` says how far it is) |
+| ``POST /v1/undrain``, an `UndrainRequest` | `DoneView`: all is announced again |
 | ``POST /v1/assign``, an `AssignRequest` | `AssignView` |
 
 Every error is an `ErrorView`: 400 the request is bad, 404 there is no such path, 409 the daemon refuses with a reason,
@@ -28,6 +30,7 @@ from typing import Annotated, Final, Protocol
 
 import msgspec
 
+from bgpd.model.drain import DrainRequest
 from bgpd.model.prefix import Prefix
 from bgpd.model.telling import EventView
 from bgpd.model.view import (
@@ -53,6 +56,8 @@ POOLS: Final = "/v1/pools"
 FIB: Final = "/v1/fib"
 FIB_DIFF: Final = "/v1/fib/diff"
 EVENTS: Final = "/v1/events"
+DRAIN: Final = "/v1/drain"
+UNDRAIN: Final = "/v1/undrain"
 ASSIGN: Final = "/v1/assign"
 
 SOCKET_PATH_LIMIT_BYTES: Final = 107
@@ -94,6 +99,10 @@ class ResetRequest(PeerRequest, frozen=True, kw_only=True):
     """No route outlives the reset (RFC 8538)."""
     message: str = ""
     """For the neighbor's operator (RFC 9003), at most 255 bytes in UTF-8."""
+
+
+class UndrainRequest(msgspec.Struct, frozen=True):
+    """Announce everything again."""
 
 
 class DoneView(msgspec.Struct, frozen=True):
@@ -148,6 +157,14 @@ class Views(Protocol):
 
     async def reset(self, peer: str, *, hard: bool, message: str) -> None:
         """End a session, to begin anew; raises Refused, ValueError for an unknown peer or a message too long."""
+        ...
+
+    async def drain(self, asked: DrainRequest) -> None:
+        """Begin to lead traffic around this node, or change how; raises Refused where that would not outlive a restart."""
+        ...
+
+    async def undrain(self) -> None:
+        """Announce everything again; raises Refused as :meth:`drain` does."""
         ...
 
     def routes(self, prefix: Prefix | None) -> list[RouteView]:

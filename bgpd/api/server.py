@@ -24,6 +24,7 @@ import msgspec
 from aiohttp import web
 
 from bgpd.api import protocol
+from bgpd.model.drain import DrainRequest
 from bgpd.model.prefix import Prefix
 from bgpd.model.view import FibQuery, Which
 
@@ -103,6 +104,8 @@ class Server:
         application.router.add_get(protocol.FIB, self._fib)
         application.router.add_get(protocol.FIB_DIFF, self._fib_diff)
         application.router.add_get(protocol.EVENTS, self._events)
+        application.router.add_post(protocol.DRAIN, self._drain)
+        application.router.add_post(protocol.UNDRAIN, self._undrain)
         application.router.add_post(protocol.ASSIGN, self._assign)
         return application
 
@@ -146,6 +149,12 @@ class Server:
             protocol.ResetRequest,
             lambda asked: self._views.reset(asked.peer, hard=asked.hard, message=asked.message),
         )
+
+    async def _drain(self, request: web.Request) -> web.StreamResponse:
+        return await _ordered(request, DrainRequest, self._views.drain)
+
+    async def _undrain(self, request: web.Request) -> web.StreamResponse:
+        return await _ordered(request, protocol.UndrainRequest, lambda _: self._views.undrain())
 
     async def _routes(self, request: web.Request) -> web.StreamResponse:
         text = _parameter(request, "prefix")

@@ -28,6 +28,8 @@ COMMANDS: Final = {
     "fib": _Place("bgpd.cli.fib", "fib", "Show our routes in the kernel, and what differs in it."),
     "explain": _Place("bgpd.cli.routes", "explain", "Explain how an address or prefix is reached, and why."),
     "events": _Place("bgpd.cli.events", "events", "Show what happened, and follow what happens."),
+    "drain": _Place("bgpd.cli.drain", "drain", "Lead traffic around this node, then withdraw all it announces."),
+    "undrain": _Place("bgpd.cli.drain", "undrain", "Announce everything again."),
     "get": _Place("bgpd.cli.resources", "get", "Show resources of the store: pools, peers, filters, nodes, …"),
     "apply": _Place("bgpd.cli.resources", "apply", "Create or replace resources as files say."),
     "create": _Place("bgpd.cli.resources", "create", "Create resources; none of them may exist."),

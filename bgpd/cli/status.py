@@ -9,7 +9,7 @@ import click
 
 from bgpd.cli.options import asking, asks, output
 from bgpd.cli.render import BAD, GOOD, WARN, Cell, Column, Styled, Table, age, show, show_json
-from bgpd.model.view import PhaseView, StatusView
+from bgpd.model.view import DrainView, PhaseView, StatusView
 
 
 @click.command()
@@ -39,7 +39,22 @@ def status_table(view: StatusView, now: float) -> Table:
         ("routes", _routes(view)),
         ("nodes", _nodes(view)),
     ]
+    if view.drain is not None:
+        rows.append(("drain", drain_text(view.drain, now)))
     return Table((Column(""), Column("")), rows)
+
+
+def drain_text(drain: DrainView, now: float) -> Styled:
+    """Say how far the node is on its way out of the traffic."""
+    kept = ", its blocks excepted" if drain.keep_blocks else ""
+    if drain.until is None:
+        return Styled(f"drained for {age(drain.since, now)}: nothing is announced{kept} ({drain.reason})", WARN)
+    rate = "not measured yet" if drain.traffic_pps is None else f"{drain.traffic_pps:.0f} packets/s"
+    left = max(0, round(drain.until - now))
+    return Styled(
+        f"draining for {age(drain.since, now)}: {rate}, waiting for fewer than {drain.below_pps} or {left} s more{kept}",
+        WARN,
+    )
 
 
 def _phase(phase: PhaseView, now: float) -> Styled:

@@ -314,6 +314,12 @@ class CollectSection(Section, frozen=True, kw_only=True):
     grace_s: Annotated[float, Meta(ge=1, le=86_400)] = 900.0
 
 
+class StateSection(Section, frozen=True, kw_only=True):
+    """What a restart has to find, beside the store."""
+
+    directory: FilePath = "/var/lib/bgpd"
+
+
 class ApiSection(Section, frozen=True, kw_only=True):
     socket: FilePath = "/run/bgpd/bgpd.sock"
 
@@ -417,6 +423,7 @@ class Config(Section, frozen=True, kw_only=True):
     secrets: SecretsSection = SecretsSection()
     speaker: SpeakerSection = SpeakerSection()
     collect: CollectSection = CollectSection()
+    state: StateSection = StateSection()
     api: ApiSection = ApiSection()
     metrics: MetricsSection = MetricsSection()
     mqtt: MqttSection = MqttSection()

@@ -130,6 +130,7 @@ class Exporter:
             advertisements=settings.advertisements or (),
             priority=settings.priority,
             encoded=bool(facts.world.configurations),
-            draining=facts.draining,
+            drain=facts.drain,
+            drain_keeps_blocks=facts.drain_keeps_blocks,
             cluster=facts.world.me.cluster_id,
         )

@@ -9,6 +9,7 @@ import msgspec
 from bgpd.core.health.path import Told, broken
 from bgpd.core.peering.world import World
 from bgpd.core.rib.filter import Compiled
+from bgpd.model.drain import Stage
 from bgpd.model.event import Options
 from bgpd.model.health import StaticPrefix
 from bgpd.model.node import Node
@@ -73,8 +74,9 @@ class Facts:
     gateways: dict[Address, Address] = field(default_factory=dict)
     """Peers that are reached by a gateway (reachableBy)."""
     limits: dict[Address, Limit] = field(default_factory=dict)
-    draining: bool = False
-    """Graceful shutdown (RFC 8326): all that is announced asks to be avoided."""
+    drain: Stage = Stage.OFF
+    """Graceful shutdown (RFC 8326): all that is announced asks to be avoided, or is withdrawn."""
+    drain_keeps_blocks: bool = False
     announce: tuple[StaticPrefix, ...] = ()
     """Of the node's file."""
     health: dict[str, bool] = field(default_factory=dict)

@@ -63,7 +63,7 @@ class Ingest:
     def _health(self, event: ev.HealthChanged | ev.DrainChanged) -> None:
         facts, stale = self._state.facts, self._state.stale
         if isinstance(event, ev.DrainChanged):
-            facts.draining = event.draining
+            facts.drain, facts.drain_keeps_blocks = event.stage, event.keep_blocks
             stale.exporters.update(dict.fromkeys(facts.peers))
             return
         if facts.health.get(event.check) is not event.healthy:

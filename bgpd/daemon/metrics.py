@@ -17,6 +17,7 @@ from bgpd.core.pipeline import Phase, Pipeline
 from bgpd.daemon.views import ways_of_nodes
 from bgpd.flow.inbox import Inbox
 from bgpd.model.bfd import BfdState
+from bgpd.model.drain import Stage
 from bgpd.model.forwarding import KernelKey, KernelValue
 from bgpd.model.notice import Notice
 from bgpd.model.prefix import Address
@@ -73,6 +74,9 @@ class Metrics:
         )
         out.gauge("bgpd_start_time_seconds", "Start of the daemon, since the epoch.", [({}, clock.wall(self._started))])
         out.gauge("bgpd_phase", "1 for the present phase.", (({"phase": one.value}, one is phase) for one in Phase))
+        out.gauge(
+            "bgpd_drain", "1 for the present stage.", (({"stage": one.value}, one is facts.drain) for one in Stage)
+        )
         out.gauge("bgpd_inbox_events", "Events that wait to be handled.", [({}, len(self._inbox))])
         out.counter("bgpd_events_total", "Events handled.", [({}, self._pipeline.epoch)])
         out.histogram("bgpd_settle_seconds", "From taking events to all of them decided.", self.settle)

@@ -13,19 +13,23 @@ from bgpd.adapters import clock
 from bgpd.adapters.exabgp.process import Speaker
 from bgpd.adapters.reconciler import Reconciler
 from bgpd.api.protocol import AssignRequest, AssignView, Refused
+from bgpd.core.drain import left_behind
 from bgpd.core.explain import Explainer
 from bgpd.core.forward import Reached
 from bgpd.core.overlay.choose import How
 from bgpd.core.pipeline import Pipeline
+from bgpd.daemon.drain import Drain, Unkept
 from bgpd.daemon.events import Events
 from bgpd.daemon.fib import FibViews
 from bgpd.daemon.peer_views import PeerViews
+from bgpd.model.drain import DrainRequest, Stage
 from bgpd.model.forwarding import KernelKey, KernelValue, Leg, RouteKey
 from bgpd.model.pool import preference_text
 from bgpd.model.prefix import Address, Prefix
 from bgpd.model.telling import EventView
 from bgpd.model.view import (
     BlockView,
+    DrainView,
     ExplainView,
     FibPage,
     FibQuery,
@@ -71,7 +75,9 @@ class DaemonViews:
         asn: int,
         fib: FibViews,
         events: Events,
+        drain: Drain,
     ) -> None:
+        self._drain = drain
         self._events = events
         self._fib = fib
         self._pipeline = pipeline
@@ -112,6 +118,36 @@ class DaemonViews:
             nodes_native=sum(ways[name] in (How.NATIVE, How.DIRECT, How.TUNNEL) for name in ways),
             nodes_fallback=sum(way is How.FALLBACK for way in ways.values()),
             nodes_unreachable=sum(way is How.UNREACHABLE for way in ways.values()),
+            drain=self._drained(),
+        )
+
+    # -------------------------------------------------------------- drain
+
+    async def drain(self, asked: DrainRequest) -> None:
+        try:
+            await self._drain.start(asked)
+        except Unkept as error:
+            raise Refused(str(error)) from error
+
+    async def undrain(self) -> None:
+        try:
+            await self._drain.end()
+        except Unkept as error:
+            raise Refused(str(error)) from error
+
+    def _drained(self) -> DrainView | None:
+        state = self._drain.state
+        if state is None:
+            return None
+        return DrainView(
+            stage=state.stage.value,
+            since=state.since,
+            until=state.until if state.stage is Stage.DRAINING else None,
+            traffic_pps=self._drain.traffic_pps,
+            below_pps=state.request.below_pps,
+            keep_blocks=state.request.keep_blocks,
+            reason=state.reason,
+            left=() if state.request.keep_blocks else tuple(left_behind(self._state.facts)),
         )
 
     async def events(self, after: int, wait_s: float) -> list[EventView]:

@@ -46,6 +46,8 @@ from bgpd.core.pipeline import Phase, Pipeline
 from bgpd.daemon import compare, loop
 from bgpd.daemon.assign import Assigner
 from bgpd.daemon.collect import Collection
+from bgpd.daemon.drain import Drain
+from bgpd.daemon.drain import Unfit as DrainUnfit
 from bgpd.daemon.events import Events, Telling
 from bgpd.daemon.fib import FibViews
 from bgpd.daemon.metrics import Metrics
@@ -145,6 +147,10 @@ class Daemon:
             self._store, self._pipeline, self._configured.node.name, config.collect, self._notice
         )
         self._events = Events()
+        try:
+            self._drain = Drain(Path(config.state.directory), self._inbox.put, self._notice, self._uplinks)
+        except DrainUnfit as error:
+            raise Fatal(str(error)) from error
         self._telling = self._teller()
         self._metrics = Metrics(self._pipeline, self._inbox, self._kernel_reconciler, clock.monotonic())
         self._kernel_reconciler.applied = self._metrics.program.observe
@@ -178,10 +184,12 @@ class Daemon:
             asn=self._config.node.asn,
             fib=FibViews(self._kernel_reconciler, self._kernel),
             events=self._events,
+            drain=self._drain,
         )
         server = Server(views, Path(self._config.api.socket))
         exporter = self._exporter()
         source = StoreSource(self._store, self._heard_of_store, self._notice)
+        await self._drain.restore()  # before anything that leads to an announcement
         await self._inbox.put(self._configured)
         try:
             # First of all: a second daemon on this host ends here, before it touches the kernel or the speaker.
@@ -213,6 +221,7 @@ class Daemon:
                         self._tunnels.run(),
                         self._health.run(),
                         self._unnumbered.run(),
+                        self._drain.run(),
                         *([self._telling.run()] if self._telling is not None else []),
                     )
                 ]
@@ -332,6 +341,12 @@ class Daemon:
         if self._telling is not None:
             self._telling.event(event)
         log.tell(notice.name, notice.fields)
+
+    def _uplinks(self) -> set[str]:
+        """Return the links that lead to peers. O(peers)."""
+        state = self._pipeline.state
+        resolved = (state.resolver.resolve(address, default_allowed=True) for address in state.facts.peers)
+        return {leg.device for one in resolved for leg in one.legs}
 
     def _router_id(self) -> Address:
         return self._config.router_id()

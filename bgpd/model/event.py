@@ -8,6 +8,7 @@ import msgspec
 
 from bgpd.model.bfd import BfdStatus
 from bgpd.model.bgp import BgpConfiguration, BgpFilter, BgpPeer
+from bgpd.model.drain import Stage
 from bgpd.model.forwarding import RouteSettings
 from bgpd.model.health import StaticPrefix
 from bgpd.model.node import Node
@@ -75,7 +76,9 @@ class HealthChanged(_Event, frozen=True):
 class DrainChanged(_Event, frozen=True):
     """Traffic is to be led around this node (RFC 8326), or again through it."""
 
-    draining: bool
+    stage: Stage
+    keep_blocks: bool = False
+    """DRAINED withdraws all but own blocks and borrowed addresses."""
 
 
 class Tick(_Event, frozen=True):

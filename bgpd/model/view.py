@@ -15,6 +15,25 @@ class PhaseView(msgspec.Struct, frozen=True):
     waiting_for: tuple[str, ...] = ()
 
 
+class DrainView(msgspec.Struct, frozen=True, kw_only=True):
+    """How far the node is on its way out of the traffic."""
+
+    stage: str
+    """``draining`` or ``drained``."""
+    since: float
+    until: float | None
+    """While draining: when all is withdrawn in any case."""
+    traffic_pps: float | None
+    """Packets per second received on all uplinks in the last second; None: not measured (yet)."""
+    below_pps: int
+    """Fewer count as no traffic."""
+    keep_blocks: bool
+    reason: str
+    """Why it was withdrawn: traffic is gone, or the time was over."""
+    left: tuple[str, ...]
+    """Own blocks and borrowed addresses that are withdrawn, or will be, although workloads use them, and who still reaches those."""
+
+
 class StatusView(msgspec.Struct, frozen=True, kw_only=True):
     node: str
     asn: int
@@ -38,6 +57,8 @@ class StatusView(msgspec.Struct, frozen=True, kw_only=True):
     nodes_native: int
     nodes_fallback: int
     nodes_unreachable: int
+    drain: DrainView | None = None
+    """None: the node is not drained."""
 
 
 class BfdView(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from bgpd.api.protocol import AssignRequest, AssignView, Refused
 from bgpd.api.server import Server
+from bgpd.model.drain import DrainRequest
 from bgpd.model.prefix import Address, Prefix
 from bgpd.model.telling import EventView
 from bgpd.model.view import (
@@ -312,6 +313,14 @@ class FakeViews:
         if len(message) > 255:
             raise ValueError("the message has 256 bytes")
         self.done.append(("reset", peer, hard, message))
+
+    async def drain(self, asked: DrainRequest) -> None:
+        """Take note of the order."""
+        self.done.append(("drain", asked))
+
+    async def undrain(self) -> None:
+        """Take note of the order."""
+        self.done.append(("undrain",))
 
     def routes(self, prefix: Prefix | None) -> list[RouteView]:
         """Answer with the routes held."""

@@ -13,6 +13,7 @@ from bgpd.core.peers import MISSING_FILTER_S
 from bgpd.core.pipeline import Pipeline
 from bgpd.model import event as ev
 from bgpd.model.bgp import AddCommunity, Advertisement, BgpConfiguration, BgpFilter, BgpPeer, FilterRule, SetPriority
+from bgpd.model.drain import Stage
 from bgpd.model.forwarding import KernelRoute, Leg, RouteKey, RouteKind
 from bgpd.model.health import StaticPrefix
 from bgpd.model.node import Node
@@ -146,7 +147,7 @@ def test_what_needs_no_reset_touches_no_session() -> None:
         with_filter(REJECT),
         ev.BgpConfigurationChanged(BgpConfiguration(name="default", mesh=False, advertisements=communities)),
         ev.BgpPeerChanged(msgspec.structs.replace(TOR1, filters=(), allowed_own_asns=1)),
-        ev.DrainChanged(True),
+        ev.DrainChanged(Stage.DRAINING),
     ]
 
     assert [] == changed(pipeline, edits)

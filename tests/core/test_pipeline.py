@@ -11,6 +11,7 @@ from bgpd.core.overlay.choose import How
 from bgpd.core.pipeline import Phase, Pipeline
 from bgpd.model import event as ev
 from bgpd.model.bfd import BfdStatus
+from bgpd.model.drain import Stage
 from bgpd.model.forwarding import (
     TUNNEL_DEVICES,
     VXLAN_DEVICE,
@@ -369,6 +370,8 @@ def test_any_order_of_the_same_facts_gives_the_same_tables(data: st.DataObject) 
     tunnels = data.draw(st.sets(st.sampled_from(TUNNEL_DEVICES)))
     lanes += [[ev.LinkChanged(name=name, index=9, up=True, mtu_bytes=1480)] for name in sorted(tunnels)]
     lanes = [[*lane, ev.PoolChanged(both)] if lane == [ev.PoolChanged(w.POOL)] else lane for lane in lanes]
+    drained = [ev.DrainChanged(data.draw(st.sampled_from(Stage)), keep_blocks=data.draw(st.booleans()))]
+    lanes = [[*lane, *drained] if isinstance(lane[0], ev.DrainChanged) else lane for lane in lanes]
     configured, rest = lanes[0], lanes[1:]
     order = data.draw(st.permutations([i for i, lane in enumerate(rest) for _ in lane]))
     cursors = [iter(lane) for lane in rest]

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from bgpd.core.pipeline import Pipeline
 from bgpd.model import event as ev
 from bgpd.model.bgp import AddCommunity, BgpConfiguration, BgpFilter, BgpPeer, FilterRule
+from bgpd.model.drain import Stage
 from bgpd.model.health import StaticPrefix
 from bgpd.model.node import Node
 from bgpd.model.peer import Bfd, GracefulRestart, Peer, PeerPolicy, SessionOpen
@@ -145,7 +146,7 @@ def resources() -> list[list[ev.Event]]:
             ev.BlockChanged(Block(cidr=P("10.65.4.0/26"), node="node3", borrowed=((A("10.65.4.7"), "node1"),))),
         ],
         [ev.HealthChanged("dns", False), ev.HealthChanged("dns", True)],
-        [ev.DrainChanged(True), ev.DrainChanged(False)],
+        [ev.DrainChanged(Stage.DRAINED, keep_blocks=True), ev.DrainChanged(Stage.DRAINING), ev.DrainChanged(Stage.OFF)],
     ]
 
 

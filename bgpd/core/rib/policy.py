@@ -17,6 +17,7 @@ from bgpd.core.rib import reflect, role
 from bgpd.core.rib.community import GRACEFUL_SHUTDOWN, withheld
 from bgpd.core.rib.filter import Accepted, Asked, Compiled, Rejected, judge, with_communities
 from bgpd.model.bgp import DEFAULT_PRIORITY, PRIORITY_BASE, Advertisement
+from bgpd.model.drain import Stage
 from bgpd.model.peer import NextHopMode, Peer
 from bgpd.model.prefix import Address, Family, Prefix
 from bgpd.model.route import DEFAULT_LOCAL_PREF, Announcement, Attributes, Origin
@@ -24,6 +25,8 @@ from bgpd.model.route import DEFAULT_LOCAL_PREF, Announcement, Attributes, Origi
 _NO_ADDRESS: Final = Address(0)
 OWN_ATTRIBUTES: Final = Attributes(next_hop=_NO_ADDRESS, origin=Origin.IGP)
 """Of what this node originates; the session's local address becomes the next hop."""
+
+DRAINED: Final = "this node is drained: `bgpd undrain` announces again"
 
 
 class Source(StrEnum):
@@ -67,7 +70,8 @@ class Ground:
     priority: Callable[[Family], int] = lambda _family: DEFAULT_PRIORITY
     encoded: bool = False
     """LOCAL_PREF of own routes is their priority's, as Calico's nodes have it; else what iBGP takes where none is given."""
-    draining: bool = False
+    drain: Stage = Stage.OFF
+    drain_keeps_blocks: bool = False
     cluster: Address | None = None
 
 
@@ -102,7 +106,7 @@ def export(route: Exportable, peer: Peer, ground: Ground) -> Announcement | Reje
     (4) and (5) of that order keep routes of Calico's own devices in; none of ours leads there.
     """
     learned = route.source is Source.LEARNED
-    if refused := _leaves(route, peer):
+    if refused := _leaves(route, peer) or _drained(route, ground):
         return Rejected(refused)
     asked = Asked(  # 1. LOCAL_PREF and priority are one
         route.prefix,
@@ -152,6 +156,12 @@ def _leaves(route: Exportable, peer: Peer) -> str:
     return ""
 
 
+def _drained(route: Exportable, ground: Ground) -> str:
+    """Say that nothing is announced, where the node is drained; its workloads' addresses may be excepted."""
+    kept = ground.drain_keeps_blocks and route.source in (Source.BLOCK, Source.BORROWED)
+    return "" if ground.drain is not Stage.DRAINED or kept else DRAINED
+
+
 def _reflects(route: Exportable, peer: Peer, ground: Ground) -> bool:
     """Whether a learned route is passed on by reflection: between iBGP peers; :func:`_leaves` has looked at clients."""
     internal = route.peer is not None and not route.peer.is_external and not peer.is_external
@@ -165,7 +175,7 @@ def _announcement(route: Exportable, attributes: Attributes, peer: Peer, ground:
         return Rejected(judged)
     attributes = judged
     learned = route.source is Source.LEARNED
-    if ground.draining:
+    if ground.drain is not Stage.OFF:
         attributes = with_communities(attributes, (GRACEFUL_SHUTDOWN,))
     if _reflects(route, peer, ground):
         assert ground.cluster is not None
@@ -199,7 +209,7 @@ def _next_hop(attributes: Attributes, peer: Peer) -> Address | None:
 
 
 def _local_pref(route: Exportable, attributes: Attributes, ground: Ground) -> int | None:
-    if ground.draining:
+    if ground.drain is not Stage.OFF:
         return 0
     if attributes.local_pref is not None:
         return attributes.local_pref

@@ -10,6 +10,7 @@ import pytest
 from bgpd.core.rib.filter import Rejected, compiled
 from bgpd.core.rib.policy import OWN_ATTRIBUTES, Exportable, Ground, Source, admitted, export, filtered
 from bgpd.model.bgp import AddCommunity, Advertisement, BgpFilter, FilterRule, PrependAsPath, SetPriority
+from bgpd.model.drain import Stage
 from bgpd.model.peer import NextHopMode, Peer, PeerPolicy, Role
 from bgpd.model.prefix import Address, Family, Prefix
 from bgpd.model.route import Announcement, AsSegment, Attributes, Origin, SegmentKind, UnknownAttribute
@@ -138,7 +139,7 @@ def test_priority_of_own_routes_is_their_local_pref() -> None:
 
 def test_draining_asks_to_be_avoided() -> None:
     """GRACEFUL_SHUTDOWN goes with everything that is announced, and LOCAL_PREF 0 with iBGP (RFC 8326 section 4.1)."""
-    draining = ground(draining=True)
+    draining = ground(drain=Stage.DRAINING)
 
     assert export(own(), peer(1, external=True), draining) == Announcement(communities=(0xFFFF0000,))
     assert export(own(), peer(1), draining) == Announcement(communities=(0xFFFF0000,), local_pref=0)
