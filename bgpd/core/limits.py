@@ -1,18 +1,32 @@
 """How many routes of each limited peer are accepted, and what happens at the limit (``bgpd.io/max-prefix``).
 
-What import policy refuses does not count, so that a filter is a remedy. One route more than the limit ends the session, which
-stays down for the restart time, or until somebody resets it.
+What import policy refuses does not count, so that a filter is a remedy. One route more than the limit ends the session with Cease,
+Maximum Number of Prefixes Reached (RFC 4486 section 4), and it stays down for the restart time, or until somebody resets it.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from typing import Final
 
 from bgpd.core.facts import Limit
 from bgpd.core.state import State
-from bgpd.model.peer import MaxPrefix
-from bgpd.model.prefix import Address, Prefix
+from bgpd.model.peer import MaxPrefix, Notification, Peer
+from bgpd.model.prefix import Address, Family, Prefix
+
+_CEASE: Final = 6
+_TOO_MANY: Final = 1
+_AFI: Final = {Family.IPV4: 1, Family.IPV6: 2}
+
+
+def over(peer: Peer) -> Notification:
+    """Return what ends the session of a peer beyond its limit: it names the limit where the session carries one family (RFC 4486)."""
+    limit, families = peer.policy.max_prefix, peer.families
+    data = b""
+    if limit is not None and len(families) == 1:
+        data = _AFI[families[0]].to_bytes(2, "big") + b"\1" + limit.limit.to_bytes(4, "big")
+    return Notification(_CEASE, _TOO_MANY, sent=True, data=data)
 
 
 class Limits:

@@ -15,6 +15,7 @@ import msgspec
 
 from bgpd.core.facts import Session
 from bgpd.core.health.path import session_for
+from bgpd.core.limits import over
 from bgpd.core.peering.session import held, missing
 from bgpd.core.state import State
 from bgpd.model.peer import Peer, PeerPolicy
@@ -95,14 +96,19 @@ class Peers:
         if limit.limit != peer.policy.max_prefix:
             del limits[peer.address]
             return peer
-        return msgspec.structs.replace(peer, policy=msgspec.structs.replace(peer.policy, hold_reason=limit.reason))
+        return msgspec.structs.replace(
+            peer, ended=over(peer), policy=msgspec.structs.replace(peer.policy, hold_reason=limit.reason)
+        )
 
     def _replace(self, address: Address, old: Peer | None, new: Peer) -> None:
         state = self._state
         state.facts.peers[address] = new
         state.facts.sessions.setdefault(address, Session())
         if new.policy.hold_reason:
-            state.tables.neighbors.discard(address)
+            if new.ended is not None:
+                state.tables.neighbors.set(address, msgspec.structs.replace(new, policy=PeerPolicy()))
+            else:
+                state.tables.neighbors.discard(address)
             if old is None or old.policy.hold_reason != new.policy.hold_reason:
                 state.note("peer.held", peer=str(address), reason=f"{new.name}: {new.policy.hold_reason}")
         else:
@@ -166,4 +172,13 @@ def _judged_by(peer: Peer) -> tuple[object, ...]:
     """Return what routes from and to a peer are judged by."""
     policy = msgspec.structs.replace(peer.policy, hold_reason="", max_prefix=None, bfd=None)
     limited = peer.policy.max_prefix is not None
-    return (policy, limited, bool(peer.policy.hold_reason), peer.asn, peer.local_asn, peer.local_address, peer.families)
+    return (
+        policy,
+        limited,
+        bool(peer.policy.hold_reason),
+        peer.role,
+        peer.asn,
+        peer.local_asn,
+        peer.local_address,
+        peer.families,
+    )

@@ -246,6 +246,8 @@ def _capabilities(peer: Peer, opened: SessionOpen | None) -> tuple[str, ...]:
         names.append("add-path receive")
     if peer.extended_next_hop and opened.extended_next_hop:
         names.append("extended-next-hop")
+    if peer.role is not None and opened.roles:
+        names.append(f"role {peer.role} (the neighbor: {', '.join(opened.roles)})")
     return tuple(names)
 
 
@@ -255,4 +257,5 @@ def _offered(peer: Peer) -> tuple[str, ...]:
     codes |= {64} if peer.graceful_restart_s else set()
     codes |= {69} if peer.add_path_receive else set()
     codes |= {5} if peer.extended_next_hop else set()
+    codes |= {9} if peer.role is not None and peer.is_external else set()
     return tuple(CAPABILITIES[code] for code in sorted(codes))

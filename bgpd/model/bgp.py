@@ -63,6 +63,8 @@ class BgpPeer(msgspec.Struct, frozen=True, kw_only=True):
     """``bgpd.io/max-prefix``."""
     role: Role | None = None
     """``bgpd.io/role``: ours (RFC 9234); the far end's session has the opposite one."""
+    role_strict: bool = False
+    """``bgpd.io/role-strict``."""
     extended_next_hop: bool = False
     add_path: bool = False
 

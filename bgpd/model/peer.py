@@ -92,11 +92,25 @@ class PeerPolicy(msgspec.Struct, frozen=True, kw_only=True):
     reflector_cluster: Address | None = None
     """We reflect (RFC 4456) with this cluster id, and the peer is our client."""
     max_prefix: MaxPrefix | None = None
-    role: Role | None = None
     bfd: Bfd | None = None
     """Watch the path to the peer; None: only the session's own timers do."""
     hold_reason: str = ""
     """Why there must be no session; empty if there is no reason."""
+
+
+class Notification(msgspec.Struct, frozen=True):
+    """A NOTIFICATION message (RFC 4271 section 4.5; Cease subcodes RFC 4486; shutdown text RFC 9003)."""
+
+    code: int
+    subcode: int
+    sent: bool
+    """True if we sent it, False if the neighbor did."""
+    text: str = ""
+    """What an operator wrote (RFC 9003)."""
+    hard: bool = False
+    """It came as Cease, Hard Reset (RFC 8538 section 3); code and subcode are those inside."""
+    data: bytes = b""
+    """What else it carries, at most 64 bytes."""
 
 
 class Peer(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,6 +145,12 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True):
     """Take several paths of a prefix (RFC 7911)."""
     extended_next_hop: bool = False
     """IPv4 routes may have IPv6 next hops (RFC 8950)."""
+    role: Role | None = None
+    """Our role in an eBGP session, offered in the OPEN (RFC 9234)."""
+    role_strict: bool = False
+    """No session with a neighbor that offers no role."""
+    ended: Notification | None = None
+    """There is to be no session, and this is what ends one."""
     policy: PeerPolicy = PeerPolicy()
     """Left at its default in the table of neighbors, where it would be no change of a session."""
 
@@ -170,20 +190,7 @@ class SessionOpen(msgspec.Struct, frozen=True, kw_only=True):
     """Families of which the neighbor wants to send several paths (RFC 7911)."""
     extended_next_hop: bool = False
     """The neighbor takes IPv6 next hops of IPv4 routes (RFC 8950)."""
+    roles: tuple[str, ...] = ()
+    """The neighbor's role (RFC 9234); more than one if it contradicts itself."""
     capabilities: tuple[int, ...] = ()
     """Codes of all that it offered (RFC 5492), in ascending order."""
-
-
-class Notification(msgspec.Struct, frozen=True):
-    """A NOTIFICATION message (RFC 4271 section 4.5; Cease subcodes RFC 4486; shutdown text RFC 9003)."""
-
-    code: int
-    subcode: int
-    sent: bool
-    """True if we sent it, False if the neighbor did."""
-    text: str = ""
-    """What an operator wrote (RFC 9003)."""
-    hard: bool = False
-    """It came as Cease, Hard Reset (RFC 8538 section 3); code and subcode are those inside."""
-    data: bytes = b""
-    """What else it carries, at most 64 bytes."""

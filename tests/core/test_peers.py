@@ -400,6 +400,13 @@ def several(count: int, first: int = 0) -> ev.RoutesLearned:
     )
 
 
+def ended(pipeline: Pipeline) -> Notification | None:
+    """What the session with TOR1 is ended by."""
+    peer = pipeline.tables.neighbors.get(w.TOR1)
+    assert peer is not None
+    return peer.ended
+
+
 def test_peer_beyond_its_limit_is_warned_of_then_ended() -> None:
     """At the share a notice, beyond the limit no session and no routes, for the restart time; then it may try again."""
     pipeline = w.feed(resourced(), [limited(8, restart_s=60)])  # two blocks are there already
@@ -411,22 +418,25 @@ def test_peer_beyond_its_limit_is_warned_of_then_ended() -> None:
     assert [w.TOR1] == changed(pipeline, [several(1, first=6)], now=5.0)
 
     assert "it sent 9 routes, and its limit is 8" == pipeline.state.facts.peers[w.TOR1].policy.hold_reason
+    told = ended(pipeline)
+    assert Notification(6, 1, sent=True, data=b"\0\1\1\0\0\0\x08") == told
     assert [w.TOR2] == [one.path.peer for one in pipeline.state.selection(w.BLOCK2).chosen]
     assert 65.0 == pipeline.deadline()
     w.feed(pipeline, [ev.PeerDown(w.TOR1, "neighbor removed", NOTIFIED)], now=6.0)
     assert [w.TOR1] == changed(pipeline, [ev.Tick()], now=65.0)
-    assert w.TOR1 in pipeline.tables.neighbors
+    assert ended(pipeline) is None
 
 
 def test_limit_without_restart_time_waits_for_somebody() -> None:
     """A peer that broke its limit comes back by a reset, or with another limit."""
     for remedy in (ev.LimitLifted(w.TOR1), limited(9)):
         pipeline = w.feed(resourced(), [limited(2), several(1)])
-        assert w.TOR1 not in pipeline.tables.neighbors
+        assert ended(pipeline) is not None
         w.feed(pipeline, [ev.PeerDown(w.TOR1, "neighbor removed", NOTIFIED), ev.Tick()], now=1e6)
-        assert w.TOR1 not in pipeline.tables.neighbors
+        assert ended(pipeline) is not None
 
         assert [w.TOR1] == changed(pipeline, [remedy])
+        assert ended(pipeline) is None
 
 
 def test_what_a_filter_refuses_does_not_count() -> None:
@@ -437,6 +447,6 @@ def test_what_a_filter_refuses_does_not_count() -> None:
 
     gone = ev.RoutesLearned(peer=w.TOR1, withdrawn=several(50).announced)
     w.feed(pipeline, [gone, with_filter(), several(1), gone, several(1, first=9)])
-    assert w.TOR1 in pipeline.tables.neighbors
+    assert ended(pipeline) is None
     w.feed(pipeline, [several(1, first=10)])
-    assert w.TOR1 not in pipeline.tables.neighbors
+    assert ended(pipeline) is not None

@@ -39,6 +39,9 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     prepend: int = 0
     """AS in the path of what it originates."""
     reflector_client: bool = False
+    role: str = ""
+    """Its role in the session (RFC 9234), in our words."""
+    role_strict: bool = False
     originated: tuple[str, ...] = ("10.9.0.0/24", "10.9.1.0/26")
 
     @property
@@ -229,6 +232,8 @@ protocol bgp b {{
   graceful restart {"on" if want.graceful else "off"}; graceful restart time 30;
   {"ttl security on;" if want.ttl_security else ""}
   {"rr client;" if want.reflector_client else ""}
+  {f"local role {want.role.replace('-', '_')};" if want.role else ""}
+  {"require roles;" if want.role_strict else ""}
 {channels}}}
 """
 
@@ -257,6 +262,7 @@ def frr(want: Wanted) -> str:
         f" neighbor {peer} ttl-security hops 1" if want.ttl_security else "",
         f" neighbor {peer} interface {want.interface}" if want.interface else "",
         f" neighbor {peer} capability extended-nexthop" if want.extended_next_hop else "",
+        f" neighbor {peer} local-role {want.role}{' strict-mode' if want.role_strict else ''}" if want.role else "",
     ]
     for family in want.families:
         routes = [item for item in want.originated if (":" in item) == (family is Family.IPV6)]

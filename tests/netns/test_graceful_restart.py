@@ -22,7 +22,7 @@ WAIT_S = 60.0
 BLOCKS = 300
 OWN = tuple(Prefix.of(Address(Address.parse("10.64.0.0") + 64 * number), 26) for number in range(BLOCKS))
 END_OF_RIB = b"\0\0\0\0"
-R, N = 0x80, 0x40
+R, N, F = 0x80, 0x40, 0x80
 
 
 @pytest.fixture
@@ -31,13 +31,14 @@ def world() -> Iterator[World]:
         yield made
 
 
-def flags(speaker: RawSpeaker) -> list[tuple[int, int]]:
-    """Restart flags and restart time of each OPEN received (RFC 4724 section 3, RFC 8538 section 2)."""
+def flags(speaker: RawSpeaker) -> list[tuple[int, int, int]]:
+    """Restart flags, restart time and the family's flags of each OPEN received (RFC 4724 section 3, RFC 8538 section 2)."""
     found = []
     for kind, body in speaker.received:
         if kind == OPEN:
             at = body.index(b"\x40\x06", 10)  # the capability, of one family
-            found.append((body[at + 2] & 0xF0, int.from_bytes(body[at + 2 : at + 4], "big") & 0xFFF))
+            time_s = int.from_bytes(body[at + 2 : at + 4], "big") & 0xFFF
+            found.append((body[at + 2] & 0xF0, time_s, body[at + 7]))
     return found
 
 
@@ -53,7 +54,7 @@ def announced(speaker: RawSpeaker) -> int:
 
 
 def test_everything_is_announced_before_end_of_rib(world: World) -> None:
-    """A cold start claims no restart, and one after a crash does; each announces all routes first, and End-of-RIB last, once."""
+    """A cold start claims no restart and nothing preserved, one after a crash both; each announces all first, and End-of-RIB last, once."""
 
     async def body() -> None:
         capabilities = (IPV4, REFRESH, asn4(65001), graceful(30, 1))
@@ -72,13 +73,13 @@ def test_everything_is_announced_before_end_of_rib(world: World) -> None:
                 if life == 1:
                     assert node.speaker.pid is not None
                     os.kill(node.speaker.pid, signal.SIGKILL)
-            assert [(N, 30), (N | R, 30)] == flags(speaker)
+            assert [(N, 30, 0), (N | R, 30, F)] == flags(speaker)
 
     asyncio.run(body())
 
 
 def test_a_session_that_was_lost_claims_no_restart(world: World) -> None:
-    """A session that comes back without a restart of ours has the R bit clear, and is sent everything again."""
+    """A session that comes back without a restart of ours has R clear and F set: the kernel's routes stood. It is sent everything again."""
 
     async def body() -> None:
         capabilities = (IPV4, REFRESH, asn4(65001), graceful(30, 1))
@@ -90,7 +91,7 @@ def test_a_session_that_was_lost_claims_no_restart(world: World) -> None:
             speaker.close()
             await until(lambda: speaker.established == 2 and END_OF_RIB in updates(speaker), "the next one's", WAIT_S)
 
-            assert [(N, 30), (N, 30)] == flags(speaker)
+            assert [(N, 30, 0), (N, 30, F)] == flags(speaker)
             assert 3 == announced(speaker)
 
     asyncio.run(body())

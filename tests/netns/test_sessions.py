@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import pytest
 from msgspec.structs import replace
 
-from bgpd.model.event import PeerDown, PeerUp
-from bgpd.model.peer import Peer
+from bgpd.model.event import PeerDown, PeerUp, SpeakerUp
+from bgpd.model.peer import Notification, Peer
 from bgpd.model.prefix import Address, Family, Prefix
 from bgpd.model.route import Announcement
 from tests.netns.exabgp_world import OURS, PEER, THEIRS, Node, World, running, sh, until
@@ -99,6 +99,33 @@ def test_nobody_there_is_told_apart(world: World) -> None:
             await until(lambda: "connection refused" in _reason(node, silent), "refused")
             router("bird", world, Wanted())
             await until(node.up, "PeerUp")
+
+    asyncio.run(body())
+
+
+def test_a_peer_that_is_ended_is_told_why_and_not_called_again(world: World) -> None:
+    """BIRD is told that it sent too many routes (Cease/1 with the limit), a new daemon keeps it so, and another wish begins anew."""
+    limit = Notification(6, 1, sent=True, data=b"\0\1\1\0\0\0\7")
+    ended = replace(PEER, ended=limit)
+
+    async def body() -> None:
+        router("bird", world, Wanted())
+        async with running(Node(world), keep=True) as node:
+            await node.speaker.neighbors.apply([(THEIRS, PEER)])
+            await until(node.ended, "a session", WAIT_S)
+            assert await node.speaker.neighbors.apply([(THEIRS, ended)]) == {}
+            await until(lambda: not node.up(), "its end", WAIT_S)
+            told = "we sent Cease: Maximum Number of Prefixes Reached (6/1): our limit is 7 IPv4 prefixes"
+            assert told == _reason(node, THEIRS)
+            log = world.folder / "router.log"
+            await until(lambda: "Received: Maximum number of prefixes reached" in log.read_text(), "BIRD's log")
+
+        async with running(Node(world)) as node:
+            assert {THEIRS: ended} == dict(node.speaker.neighbors.actual)
+            await until(lambda: SpeakerUp() in node.events, "attached", WAIT_S)
+            assert await node.speaker.neighbors.apply([(THEIRS, PEER)]) == {}
+            await until(node.ended, "a session again", WAIT_S)
+            assert 1 == node.count(PeerUp)
 
     asyncio.run(body())
 

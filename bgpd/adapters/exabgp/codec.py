@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from bgpd.model.event import EndOfRib, RoutesLearned, Treatment, UpdateMalformed
-from bgpd.model.peer import GracefulRestart, SessionOpen
+from bgpd.model.peer import GracefulRestart, Role, SessionOpen
 from bgpd.model.prefix import Address, Family, Prefix
 from bgpd.model.route import AsSegment, Attributes, Origin, SegmentKind, UnknownAttribute
 
@@ -783,6 +783,9 @@ _CAP_GRACEFUL = 64
 _CAP_ASN4 = 65
 _CAP_ADD_PATH = 69
 _CAP_ENHANCED_REFRESH = 70
+_CAP_ROLE = 9
+ROLES = (Role.PROVIDER, Role.RS, Role.RS_CLIENT, Role.CUSTOMER, Role.PEER)
+"""Ordered by their values, from 0 (RFC 9234 section 4.1)."""
 
 
 class Opened(msgspec.Struct, frozen=True):
@@ -805,6 +808,7 @@ def decode_open(body: bytes) -> Opened:
     graceful = None
     asn4 = extended = False
     add_path: list[Family] = []
+    roles: list[str] = []
     codes = {code for code, _ in capabilities}
     for code, value in capabilities:
         if code == _CAP_MULTIPROTOCOL and len(value) == 4 and value[3] == _UNICAST:
@@ -817,6 +821,8 @@ def decode_open(body: bytes) -> Opened:
             graceful = _graceful(value)
         elif code == _CAP_ADD_PATH:
             add_path += _sends_paths(value)
+        elif code == _CAP_ROLE:
+            roles.append(_role(value))
         elif code == _CAP_NEXT_HOP:
             extended = extended or _takes_ipv6_hops(value)
     if _CAP_MULTIPROTOCOL not in codes:
@@ -831,9 +837,15 @@ def decode_open(body: bytes) -> Opened:
         graceful_restart=graceful,
         add_path=tuple(sorted(set(add_path))),
         extended_next_hop=extended,
+        roles=tuple(dict.fromkeys(roles)),
         capabilities=tuple(sorted(codes)),
     )
     return Opened(answer, asn4)
+
+
+def _role(value: bytes) -> str:
+    """Name a role (RFC 9234 section 4.1); one that nobody knows by its bytes."""
+    return ROLES[value[0]].value if len(value) == 1 and value[0] < len(ROLES) else f"0x{value.hex()}"
 
 
 def _sends_paths(value: bytes) -> list[Family]:

@@ -5,6 +5,8 @@ holds the Peer, so that a daemon which attaches to a running speaker knows what 
 holds a digest of its section, which ExaBGP shows again (``show neighbor configuration``): that is how a reload is seen to
 have happened. A session's password is in it as well, so the file is its owner's alone (NeighborsTarget writes it 0600).
 
+A peer that was ended for good is its comment only, so that it stays so over a restart of the daemon.
+
 Laws: explicit neighbors only, never ranges (they share one RIB); ``manual-eor``, because ExaBGP's own End-of-RIB would
 come before our routes; no adj-rib-in (a copy nobody reads); an adj-rib-out, which is what we read back.
 """
@@ -59,8 +61,10 @@ def render(mode: Mode, router_id: Address, neighbors: Iterable[Neighbor], socket
         f"process bgpd {{\n  run {shim};\n  encoder json;\n  respawn true;\n}}",
     ]
     for neighbor in sorted(neighbors, key=lambda neighbor: neighbor.peer.address):
-        section = _section(mode, router_id, neighbor)
-        parts += [_PEER + encode(neighbor.peer).decode(), section.replace("DIGEST", digest(mode, router_id, neighbor))]
+        parts.append(_PEER + encode(neighbor.peer).decode())
+        if neighbor.peer.ended is None:
+            section = _section(mode, router_id, neighbor)
+            parts.append(section.replace("DIGEST", digest(mode, router_id, neighbor)))
     return "\n".join(parts) + "\n"
 
 
@@ -77,7 +81,7 @@ def _section(mode: Mode, router_id: Address, neighbor: Neighbor) -> str:
     receive = "packets" if mode == "raw" else "parsed"
     families = "".join(f"    {family} unicast;\n" for family in sorted(peer.families))
     settings = {
-        "description": '"bgpd-DIGEST"',
+        "description": f'"bgpd-DIGEST{_role(peer)}"',
         "router-id": router_id,
         "local-address": peer.local_address,
         "local-as": peer.local_asn,
@@ -120,6 +124,13 @@ def _section(mode: Mode, router_id: Address, neighbor: Neighbor) -> str:
     )
 
 
+def _role(peer: Peer) -> str:
+    """Write the role for child/opening.py; it is of eBGP only (RFC 9234 section 4)."""
+    if peer.role is None or not peer.is_external:
+        return ""
+    return f" role={peer.role}{',strict' if peer.role_strict else ''}"
+
+
 def _authentication(neighbor: Neighbor) -> dict[str, str]:
     peer, password = neighbor.peer, neighbor.password
     if (peer.password is None) != (password is None):
@@ -152,7 +163,10 @@ def parse(text: str) -> tuple[Head, dict[Address, Neighbor]]:
         raise ValueError(str(error)) from error
     except binascii.Error:
         raise ValueError("a password is not base64") from None
-    if any((each.peer.password is None) != (each.password is None) for each in found.values()):
+    if any(
+        (each.peer.password is None or each.peer.ended is not None) != (each.password is None)
+        for each in found.values()
+    ):
         raise ValueError("a password is missing, or one too many")
     return head, found
 

@@ -23,7 +23,7 @@ from bgpd.adapters.exabgp.commands import Commands, SpeakerGone
 from bgpd.adapters.exabgp.conf import Neighbor
 from bgpd.adapters.secrets import Password, Passwords, Unfit
 from bgpd.model.notice import Notice
-from bgpd.model.peer import Peer, SecretRef
+from bgpd.model.peer import Notification, Peer, SecretRef
 from bgpd.model.prefix import Address
 
 VALIDATE_WAIT_S = 30.0
@@ -55,6 +55,8 @@ class NeighborsTarget:
         """Send SIGUSR1 to ExaBGP, if it runs."""
         self.before_removal: Callable[[Address], Awaitable[None]] | None = None
         """Withdraw what is announced to a peer."""
+        self.before_end: Callable[[Address, Notification], Awaitable[None]] | None = None
+        """End the session with a peer for good."""
         self.stale = False
         """The file is of another mode or router id: a speaker that runs by it has to start anew."""
         self._runtime = runtime
@@ -124,6 +126,9 @@ class NeighborsTarget:
                 return refused
             for address in self._held.keys() - wanted.keys():
                 await self._leave(address)
+            for address, neighbor in wanted.items():
+                if neighbor.peer.ended is not None and neighbor != self._held.get(address):
+                    await self._end(address, neighbor.peer.ended)
             self._install(self._write_temporary(wanted))
             self._hold(wanted)
             if not await self._reloaded():
@@ -155,7 +160,9 @@ class NeighborsTarget:
     def _outdated(self) -> list[tuple[Address, Peer]]:
         """Return the peers whose password is another one now; a file that cannot be read is told once."""
         now: dict[SecretRef, Password | None] = {}
-        for reference in {peer.password for peer in self.actual.values() if peer.password is not None}:
+        for reference in {
+            peer.password for peer in self.actual.values() if peer.password is not None and peer.ended is None
+        }:
             try:
                 now[reference] = self._passwords.read(reference)
                 self._told.pop(reference, None)
@@ -167,7 +174,8 @@ class NeighborsTarget:
         return [
             (address, neighbor.peer)
             for address, neighbor in self._held.items()
-            if neighbor.peer.password is not None
+            if neighbor.password is not None
+            and neighbor.peer.password is not None
             and (password := now.get(neighbor.peer.password)) is not None
             and password != neighbor.password
         ]
@@ -188,7 +196,9 @@ class NeighborsTarget:
         return ready, refused
 
     def _neighbor(self, peer: Peer) -> Neighbor:
-        return Neighbor(peer, None if peer.password is None else self._passwords.read(peer.password))
+        return Neighbor(
+            peer, None if peer.password is None or peer.ended is not None else self._passwords.read(peer.password)
+        )
 
     def _hold(self, held: dict[Address, Neighbor]) -> None:
         self._held = held
@@ -199,11 +209,17 @@ class NeighborsTarget:
             with suppress(SpeakerGone):  # then its sessions are down
                 await self.before_removal(address)
 
+    async def _end(self, address: Address, notification: Notification) -> None:
+        if self.before_end is not None:
+            with suppress(SpeakerGone):
+                await self.before_end(address, notification)
+
     async def _reloaded(self) -> bool:
         """Signal until ExaBGP serves what the file says; True also if there is no ExaBGP to signal, the next one reads the file."""
         wanted = {
             str(address): conf.digest(self._head.mode, self._head.router_id, neighbor)
             for address, neighbor in self._held.items()
+            if neighbor.peer.ended is None
         }
         show = "bgpd-served" if self._head.mode == "raw" else "show neighbor configuration"
         try:

@@ -83,14 +83,14 @@ def decode(body: bytes, sent: bool) -> Notification:
     return Notification(code, subcode, sent, text, hard, data[:DATA_BYTES])
 
 
-def command(address: Address, notification: Notification) -> str:
-    """Write ``bgpd-end`` of child/sessions.py; raises ValueError for a text that is too long."""
+def command(address: Address, notification: Notification, *, stay: bool = False) -> str:
+    """Write ``bgpd-end`` of child/sessions.py; with *stay* no other session follows. Raises ValueError for a text that is too long."""
     code, subcode, data = notification.code, notification.subcode, notification.data
     if notification.text:
         data = shutdown_text(notification.text)
     if notification.hard:
         code, subcode, data = CEASE, HARD_RESET, bytes((code, subcode)) + data
-    return f"neighbor {address} bgpd-end {code} {subcode} 0x{data.hex()}"
+    return f"neighbor {address} bgpd-end {code} {subcode} 0x{data.hex()}{' stay' if stay else ''}"
 
 
 def shutdown_text(text: str) -> bytes:
@@ -133,9 +133,22 @@ def _meaning(notification: Notification, peer: Peer | None, opened: SessionOpen 
             return f": it does not expect our AS {peer.local_asn}{theirs}"
     if kind == (6, 1) and len(notification.data) >= 7:
         family = {1: "IPv4", 2: "IPv6"}.get(int.from_bytes(notification.data[:2], "big"), "")
-        return f": its limit is {int.from_bytes(notification.data[3:7], 'big')} {family} prefixes".rstrip()
+        whose = "our" if notification.sent else "its"
+        return f": {whose} limit is {int.from_bytes(notification.data[3:7], 'big')} {family} prefixes".rstrip()
+    if kind == (2, 11) and peer is not None:
+        return _roles(notification, peer, opened)
     if kind == (2, 6) and opened is not None:
         return f": offered are {opened.hold_time_s} s and ours"
     if notification.code == 4:
         return ": nothing came from the neighbor within the hold time" if notification.sent else ""
     return ""
+
+
+def _roles(notification: Notification, peer: Peer, opened: SessionOpen | None) -> str:
+    """Say whose role does not fit whose (RFC 9234 section 4.2)."""
+    ours = f"ours is {peer.role}" if peer.role is not None else "we have none"
+    if opened is None:
+        return f": {ours}"
+    theirs = f"its role is {', '.join(opened.roles)}" if opened.roles else "it offers no role"
+    insists = ", and we insist on one" if notification.sent and not opened.roles else ""
+    return f": {theirs}, {ours}{insists}"

@@ -31,7 +31,7 @@ from bgpd.adapters.exabgp.codec import CodecError
 from bgpd.adapters.exabgp.commands import ACK_WAIT_S, Commands, SpeakerGone
 from bgpd.adapters.exabgp.lines import Answer, Hello, SnapshotEnd, Text, parse
 from bgpd.adapters.exabgp.neighbors import NeighborsTarget
-from bgpd.adapters.exabgp.notification import ADMIN_RESET, CEASE, command
+from bgpd.adapters.exabgp.notification import ADMIN_RESET, CEASE, command, explain
 from bgpd.adapters.exabgp.source import Session, Source
 from bgpd.adapters.secrets import DIRECTORY, Passwords
 from bgpd.model.event import Event, SpeakerLost, SpeakerUp
@@ -102,6 +102,7 @@ class Speaker:
         )
         self.neighbors.signal = lambda: self._signal(signal.SIGUSR1)
         self.neighbors.before_removal = self.adj_rib_out.withdraw_all
+        self.neighbors.before_end = self._end_for_good
         self._source = Source(self._commands, lambda: self.neighbors.actual, deliver)
         self._source.on_up = self._on_up
         self._source.on_down = self.adj_rib_out.down
@@ -418,10 +419,21 @@ class Speaker:
         with suppress(SpeakerGone):
             await self._commands.run(self._ending(peer, notification))
 
-    def _ending(self, peer: Address, notification: Notification) -> str:
+    async def _end_for_good(self, peer: Address, notification: Notification) -> None:
+        """End the session with *peer*, as a hard reset where routes would outlive it (RFC 8538): it does not come back soon."""
+        session = self._source.sessions.get(peer)
+        if session is None:
+            return
+        restart = session.opened.open.graceful_restart
+        hard = session.configured.graceful_restart_s > 0 and restart is not None and restart.notification
+        told = msgspec.structs.replace(notification, hard=hard)
+        await self._source.end(peer, explain(told, session.configured, session.opened.open), told)
+        await self._commands.run(self._ending(peer, told, stay=True))
+
+    def _ending(self, peer: Address, notification: Notification, *, stay: bool = False) -> str:
         """Write the command that ends a session; stock ExaBGP knows subcodes of Cease, and sends nothing where restart is graceful."""
         if self._options.mode == "raw":
-            return command(peer, notification)
+            return command(peer, notification, stay=stay)
         return f"neighbor {peer} teardown {notification.subcode}"
 
     def _start(self, work: Awaitable[None]) -> None:

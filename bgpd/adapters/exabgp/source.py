@@ -239,12 +239,16 @@ class Source:
 
     async def reset(self, peer: Address, reason: str, notification: Notification) -> None:
         """End the session with *peer* with *reason* by sending *notification*; what it still sends is ignored."""
+        await self.end(peer, reason, notification)
+        self.on_reset(peer, notification)
+
+    async def end(self, peer: Address, reason: str, notification: Notification) -> None:
+        """Tell that the session with *peer* has ended, which the caller is about to see to."""
         self.sessions.pop(peer, None)
         self._ended.add(peer)
         self.on_down(peer)
         self._refreshing = {key for key in self._refreshing if key[0] != peer}
         await self._deliver(PeerDown(peer, reason, notification))
-        self.on_reset(peer, notification)
 
     # -------------------------------------------------------------- refresh after an attachment
 

@@ -65,6 +65,8 @@ def described(world: World, peer: Peer, by: BgpPeer, other: Node | None) -> Peer
         password=by.password,
         add_path_receive=by.add_path,
         extended_next_hop=by.extended_next_hop and peer.address.family is Family.IPV6,
+        role=by.role,
+        role_strict=by.role_strict,
         families=_families(peer, by),
         policy=msgspec.structs.replace(
             peer.policy,
@@ -72,7 +74,6 @@ def described(world: World, peer: Peer, by: BgpPeer, other: Node | None) -> Peer
             next_hop_mode=NextHopMode.KEEP if keep else by.next_hop_mode,
             allowed_own_asns=by.allowed_own_asns,
             max_prefix=by.max_prefix,
-            role=by.role,
             hold_reason=reason,
         ),
     )

@@ -13,6 +13,7 @@ from bgpd.model.prefix import Address, Family
 HOLD_TIME: Final = "bgpd.io/hold-time"
 MAX_PREFIX: Final = "bgpd.io/max-prefix"
 ROLE: Final = "bgpd.io/role"
+ROLE_STRICT: Final = "bgpd.io/role-strict"
 EXTENDED_NEXT_HOP: Final = "bgpd.io/extended-next-hop"
 ADD_PATH: Final = "bgpd.io/add-path"
 INTERFACE: Final = "bgpd.io/interface"
@@ -66,6 +67,7 @@ PEER_ANNOTATIONS: Final[Mapping[str, Callable[[Any], str]]] = {
     HOLD_TIME: parses(parse_hold_time),
     MAX_PREFIX: parses(parse_max_prefix),
     ROLE: _one_of(*Role),
+    ROLE_STRICT: parses(parse_flag),
     EXTENDED_NEXT_HOP: parses(parse_flag),
     ADD_PATH: _one_of("receive"),
     INTERFACE: lambda text: "" if _INTERFACE.fullmatch(text) else "must be the name of a link, such as eth0",
@@ -74,7 +76,7 @@ PEER_ANNOTATIONS: Final[Mapping[str, Callable[[Any], str]]] = {
 
 def peer_cross(_name: str, spec: Spec, annotations: Mapping[str, str]) -> list[tuple[str, str]]:
     """Judge a BGPPeer's spec and annotations together."""
-    return [*_far_end(spec, annotations), *_timers(spec, annotations)]
+    return [*_far_end(spec, annotations), *_timers(spec, annotations), *_role(annotations)]
 
 
 def _far_end(spec: Spec, annotations: Mapping[str, str]) -> Broken:
@@ -104,6 +106,11 @@ def _link(address: Address, zone: str, interface: str) -> Broken:
         yield "spec.peerIP", f"needs its link: write ADDRESS%LINK, or annotation {INTERFACE}"
     if not link_local and (zone or interface):
         yield "spec.peerIP", "has a link, but is no link-local IPv6 address"
+
+
+def _role(annotations: Mapping[str, str]) -> Broken:
+    if annotations.get(ROLE_STRICT) == "true" and not annotations.get(ROLE):
+        yield f"metadata.annotations[{ROLE_STRICT}]", f"needs {ROLE}: our own role"
 
 
 def _timers(spec: Spec, annotations: Mapping[str, str]) -> Broken:

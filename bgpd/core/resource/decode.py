@@ -65,6 +65,7 @@ def bgp_peer(name: str, resource: Resource) -> BgpPeer:
         hold_time_s=notes.parse_hold_time(hold) if hold else None,
         max_prefix=notes.parse_max_prefix(limit) if limit else None,
         role=Role(role) if role else None,
+        role_strict=annotations.get(notes.ROLE_STRICT) == "true",
         extended_next_hop=annotations.get(notes.EXTENDED_NEXT_HOP) == "true",
         add_path=notes.ADD_PATH in annotations,
     )

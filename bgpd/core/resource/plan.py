@@ -50,6 +50,8 @@ _RESETS: Final = {
     "interface": "link",
     "add_path_receive": "add-path",
     "extended_next_hop": "extended next hop",
+    "role": "role",
+    "role_strict": "strictness of the role",
 }
 """Fields of a Peer that a session is made with, in words: another value needs another session."""
 _ROUTES: Final = {
@@ -58,7 +60,6 @@ _ROUTES: Final = {
     "allowed_own_asns": "numAllowedLocalASNumbers",
     "reflector_cluster": "cluster id",
     "max_prefix": "max-prefix",
-    "role": "role",
 }
 """Fields of its policy: they change what a session carries, not the session."""
 

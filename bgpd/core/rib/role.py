@@ -1,6 +1,6 @@
 """Roles and Only-to-Customer (RFC 9234): route leaks found by an attribute that says "this went down or across already".
 
-ExaBGP does not offer the role capability, so roles are configured on both sides and checked by OTC alone (section 5).
+That the roles of both sides fit is seen to where sessions are opened (adapters/exabgp/child/opening.py); here is section 5.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def only_to_customer(attributes: Attributes) -> int | None:
 
 def received(attributes: Attributes, peer: Peer) -> Attributes | str:
     """Judge and mark a route from an eBGP peer with a role (section 5, ingress); returns the leak that it is."""
-    role, otc = peer.policy.role, only_to_customer(attributes)
+    role, otc = peer.role, only_to_customer(attributes)
     if role is None or not peer.is_external:
         return attributes
     if role in (Role.PROVIDER, Role.RS) and otc is not None:
@@ -47,7 +47,7 @@ def received(attributes: Attributes, peer: Peer) -> Attributes | str:
 
 def sent(attributes: Attributes, peer: Peer) -> Attributes | str:
     """Judge and mark a route for an eBGP peer with a role (section 5, egress); returns why it would be a leak."""
-    role, otc = peer.policy.role, only_to_customer(attributes)
+    role, otc = peer.role, only_to_customer(attributes)
     if role is None or not peer.is_external:
         return attributes
     if role in _FROM_ABOVE and otc is not None:

@@ -152,7 +152,7 @@ def test_each_field_of_a_bgppeer_is_in_its_session() -> None:
         NextHopMode.SELF,
         2,
     )
-    assert (peer.policy.kind, peer.policy.role, peer.add_path_receive) == (PeerKind.GLOBAL, Role.CUSTOMER, True)
+    assert (peer.policy.kind, peer.role, peer.add_path_receive) == (PeerKind.GLOBAL, Role.CUSTOMER, True)
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_reverse_peering_comes_by_itself() -> None:
     manual = worked_out(world(reflector, (ME, B), (msgspec.structs.replace(peer, reverse=False),)))
 
     assert found.keys() == {"192.0.2.1"}
-    assert (found["192.0.2.1"].policy.kind, found["192.0.2.1"].policy.role) == (PeerKind.REVERSE, Role.PROVIDER)
+    assert (found["192.0.2.1"].policy.kind, found["192.0.2.1"].role) == (PeerKind.REVERSE, Role.PROVIDER)
     assert found["192.0.2.1"].asn == 65010  # the far end uses localASNumber
     assert manual == {}
 

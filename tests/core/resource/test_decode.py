@@ -39,6 +39,7 @@ def test_every_field_of_a_bgppeer_is_read() -> None:
     notes = {
         "bgpd.io/max-prefix": "1000,80%,5m",
         "bgpd.io/role": "customer",
+        "bgpd.io/role-strict": "true",
         "bgpd.io/extended-next-hop": "true",
         "bgpd.io/add-path": "receive",
     }
@@ -65,6 +66,7 @@ def test_every_field_of_a_bgppeer_is_read() -> None:
         reverse=False,
         max_prefix=MaxPrefix(1000, 80, 300),
         role=Role.CUSTOMER,
+        role_strict=True,
         extended_next_hop=True,
         add_path=True,
     )
@@ -141,6 +143,7 @@ def test_node_is_read_with_labels_and_cluster_id() -> None:
         ({"bgpd.io/max-prefix": "0"}, {}, "the limit must be 1 to"),
         ({"bgpd.io/max-prefix": "5,101%"}, {}, "the share to warn at must be 0 to 100 %"),
         ({"bgpd.io/max-prefix": "5,soon"}, {}, "must be a duration"),
+        ({"bgpd.io/role-strict": "true"}, {}, "needs bgpd.io/role"),
         ({"bgpd.io/role": "boss"}, {}, "must be one of provider, customer, rs, rs-client, peer"),
         ({"bgpd.io/extended-next-hop": "yes"}, {}, 'must be "true" or "false"'),
         ({"bgpd.io/extended-next-hop": "true"}, {}, "needs a session over IPv6"),

@@ -181,14 +181,14 @@ def test_missing_filter_holds_the_session() -> None:
 
 
 def test_what_needs_no_reset_is_planned_so() -> None:
-    """Next hop mode, limits and roles leave the session; a description touches nothing."""
+    """Next hop mode and limits leave the session; a role is said in the OPEN, and a description touches nothing."""
     spec = {"peerIP": "198.51.100.1", "asNumber": 65001}
     before = world(NO_MESH, node("a"), peer("p", **spec))
 
     changed = peer("p", **spec, nextHopMode="Self") | {}
-    changed["metadata"] = {"name": "p", "annotations": {"bgpd.io/max-prefix": "10", "bgpd.io/role": "peer"}}
+    changed["metadata"] = {"name": "p", "annotations": {"bgpd.io/max-prefix": "10"}}
     assert effects(before, world(NO_MESH, node("a"), changed)) == [
-        "session of a with 198.51.100.1: would stay, its routes judged anew (nextHopMode, max-prefix, role)"
+        "session of a with 198.51.100.1: would stay, its routes judged anew (nextHopMode, max-prefix)"
     ]
     described = peer("p", **spec)
     described["metadata"] = {"name": "p", "annotations": {"description": "the left router"}}

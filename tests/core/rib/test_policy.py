@@ -30,13 +30,14 @@ LEARNED = Attributes(
 )
 
 
-def peer(number: int, *, external: bool = False, client: bool = False, **policy: Any) -> Peer:
+def peer(number: int, *, external: bool = False, client: bool = False, role: Role | None = None, **policy: Any) -> Peer:
     return Peer(
         name=f"p{number}",
         address=A(f"192.0.2.{number}"),
         asn=65000 + number if external else 64512,
         local_address=A("192.0.2.250"),
         local_asn=64512,
+        role=role,
         policy=PeerPolicy(reflector_cluster=CLUSTER if client else None, **policy),
     )
 

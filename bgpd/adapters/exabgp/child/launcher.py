@@ -5,7 +5,7 @@ also sends the keepalives. Here a received message becomes one line, ``{"raw":TY
 not looked into beyond the three length fields (RFC 4271 section 6.3: their disagreement ends the session, and only ExaBGP can send
 the NOTIFICATION).
 
-Replaced are here, and beside them what sessions.py names; the rest is stock:
+Replaced are here, and beside them what sessions.py and opening.py name; the rest is stock:
 
 * ``Processes.packets`` writes the short line instead of a JSON document with host name, counters and a slow hex dump;
 * ``Message.unpack`` returns an empty Update for a received UPDATE, and for the marks of an enhanced refresh (RFC 7313), which stock
@@ -28,13 +28,16 @@ from exabgp import version as exabgp_version
 from exabgp.application import main as exabgp_main
 from exabgp.bgp.message import Message, Notify, Update
 from exabgp.bgp.message.direction import Direction
+from exabgp.bgp.message.open.capability.capabilities import Capabilities
 from exabgp.bgp.message.open.capability.graceful import Graceful
+from exabgp.bgp.message.open.capability.negotiated import Negotiated
+from exabgp.bgp.neighbor import Neighbor
 from exabgp.configuration.neighbor import ParseNeighbor
 from exabgp.reactor import delay, listener, loop, peer, protocol
 from exabgp.reactor.api.processes import Processes
 from exabgp.reactor.network.outgoing import Outgoing
 
-from bgpd.adapters.exabgp.child import sessions
+from bgpd.adapters.exabgp.child import opening, sessions
 
 EXIT_UNFIT = 78
 """EX_CONFIG of sysexits.h: starting again does not help."""
@@ -76,6 +79,7 @@ def install() -> None:
         return stock_unpack(message, data, direction, negotiated)
 
     sessions.install()
+    opening.install()
     Processes.packets = packets
     Message.unpack = classmethod(unpack)
 
@@ -105,6 +109,10 @@ def verify() -> None:
         Outgoing.establish: ["self"],
         Outgoing._connect: ["self"],
         Graceful.set: ["self", "restart_flag", "restart_time", "protos"],
+        Capabilities.new: ["self", "neighbor", "restarted", "local_as"],
+        Negotiated.validate: ["self", "neighbor"],
+        Neighbor.__eq__: ["self", "other"],
+        protocol.Protocol.new_open: ["self"],
         listener.Listener._new_socket: ["self", "ip"],
         listener.Listener._listen: ["self", "local_ip", "peer_ip", "local_port", "use_md5", "md5_base64", "ttl_in"],
         listener.Listener.incoming: ["self"],

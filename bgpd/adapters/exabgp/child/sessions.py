@@ -13,7 +13,8 @@ What is replaced, and why:
   ``set_accepted_ttl`` sets it for the accepted connection instead.
 * ``Peer._main`` ends the session with the NOTIFICATION that the command ``bgpd-end`` left, graceful restart or not, and waits for
   MALFORMED_PAUSE_S after one that answers a malformed message;
-  ``Peer.remove`` tells the neighbor that it was de-configured (RFC 4486 section 4), as a hard reset where that can be said (RFC 8538).
+  ``Peer.remove`` tells the neighbor what was left for it, else that it was de-configured (RFC 4486 section 4), as a hard reset where
+  that can be said (RFC 8538).
 * ``Graceful.set`` adds the N bit (RFC 8538 section 2); ``FORCE_GRACEFUL`` is what RESTARTED says for the first configuration, and
   false for neighbors that are added later or change.
 * ``Peer.reestablish`` gives a passive neighbor without a connection its new settings at once: such a peer gets no turn to take them.
@@ -271,6 +272,7 @@ def _ending() -> None:
 
     def main(self: Any) -> Iterator[Any]:
         self.bgpd_end = None
+        self.bgpd_met = True
         try:
             for action in stock_main(self):
                 yield action
@@ -285,11 +287,12 @@ def _ending() -> None:
         if self.established() and self.proto is not None and self.proto.connection is not None:
             graceful = self.proto.negotiated.received_open.capabilities.get(Graceful.ID)
             hard = graceful is not None and graceful.restart_flag & NOTIFICATION_BIT
-            notify = Notify(6, 9, bytes((6, 3))) if hard else Notify(6, 3, b"")
+            notify = self.bgpd_end or (Notify(6, 9, bytes((6, 3))) if hard else Notify(6, 3, b""))
             with suppress(OSError):  # the session ends either way
                 self.proto.connection.io.send(notify.message())
         stock_remove(self)
 
+    peer.Peer.bgpd_end = None
     peer.Peer._main = main
     peer.Peer.remove = remove
     Command.register("bgpd-end", True)(end)
@@ -309,13 +312,13 @@ def served(_api: Any, reactor: Any, service: str, _line: str, _use_json: bool) -
 
 
 def end(_api: Any, reactor: Any, service: str, line: str, _use_json: bool) -> bool:
-    """Command ``neighbor ADDRESS bgpd-end CODE SUBCODE 0xDATA``: end the session with this NOTIFICATION.
+    """Command ``neighbor ADDRESS bgpd-end CODE SUBCODE 0xDATA [stay]``: end the session with this NOTIFICATION.
 
-    A session that is not established is called again at once.
+    A session that is not established is called again at once. With ``stay`` there is no other until the neighbor is configured anew.
     """
     descriptions, command = extract_neighbors(line)
     try:
-        _, code, subcode, data = command.split()
+        _, code, subcode, data, *stay = command.split()
         notify = Notify(int(code), int(subcode), bytes.fromhex(data.removeprefix("0x")))
     except ValueError:
         reactor.processes.answer_error(service)
@@ -323,6 +326,7 @@ def end(_api: Any, reactor: Any, service: str, line: str, _use_json: bool) -> bo
     for key, session in reactor._peers.items():
         if any(match_neighbor(description, key) for description in descriptions):
             session.bgpd_end = notify
+            session._restart = not stay
             session._delay.reset()
     reactor.processes.answer_done(service)
     return True
