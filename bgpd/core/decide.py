@@ -8,7 +8,7 @@ import msgspec
 
 from bgpd.core.limits import Limits
 from bgpd.core.rib.adj_in import Path
-from bgpd.core.rib.decision import NOTHING, Candidate, Rules, candidate, select
+from bgpd.core.rib.decision import NOTHING, Candidate, Rules, Selection, candidate, select
 from bgpd.core.rib.filter import Rejected
 from bgpd.core.rib.policy import admitted, filtered
 from bgpd.core.state import State
@@ -23,6 +23,15 @@ class ByPolicy(str):
     __slots__ = ()
 
 
+class Outcome(msgspec.Struct, frozen=True):
+    """What the decision makes of a set of paths, for each prefix that has exactly these."""
+
+    selection: Selection
+    refused: tuple[tuple[Path, str], ...]
+    users: tuple[dict[Prefix, None], ...]
+    """Of the paths' next hops."""
+
+
 class Decider:
     """Owns which prefixes go through which next hop, and how many of a limited peer's routes are accepted."""
 
@@ -31,6 +40,8 @@ class Decider:
         self._users: dict[Address, dict[Prefix, None]] = {}
         self._judged: dict[Path, Candidate | str] = {}
         """Of the settling under way: at most the paths of its budget."""
+        self._outcomes: dict[tuple[Path, ...], Outcome] = {}
+        """The same for sets of paths: the blocks of a node come in one UPDATE from each peer."""
         self._changed: dict[Path, Candidate] = {}
         """The same for paths as filters have changed them."""
         self._filtering: set[Address] = set()
@@ -41,12 +52,34 @@ class Decider:
         self._own: list[tuple[int, int, int]] = []
         """Own blocks, to compare with packed prefixes: bits of a prefix beyond the block's network, its length, its network."""
 
+    def refresh(self) -> None:
+        """Links or routes of others changed: mark stale what goes through a next hop whose answer changed."""
+        state = self._state
+        if not state.stale.resolution:
+            return
+        state.stale.resolution = False
+        for next_hop in state.resolver.refresh():
+            state.stale.losses = True
+            users = self._users.get(next_hop, {})
+            for prefix in list(users):
+                if any(path.next_hop == next_hop for path in state.adj_in.paths(prefix).values()):
+                    state.stale.prefixes[prefix] = None
+                else:
+                    del users[prefix]
+            nodes = [name for name, node in state.facts.nodes.items() if node.ipv4_address == next_hop]
+            state.stale.nodes.update(dict.fromkeys(nodes))
+            if next_hop in state.facts.gateways:
+                state.stale.gateways[next_hop] = None
+            if not users:
+                self._users.pop(next_hop, None)
+                if not nodes and next_hop not in state.facts.gateways:
+                    state.resolver.forget(next_hop)
+
     def settle(self, budget: int) -> int:
         """Decide at most *budget* stale prefixes; returns what is left of the budget."""
         state = self._state
-        if state.stale.resolution:
-            self._refresh()
         self._judged.clear()
+        self._outcomes.clear()
         self._changed.clear()
         options = state.facts.options
         self._rules = Rules(options.ecmp_limit, options.multipath_relax, options.always_compare_med)
@@ -65,17 +98,40 @@ class Decider:
         return budget
 
     def _decide(self, prefix: Prefix) -> None:
-        """Run the decision for one prefix. O(its paths)."""
+        """Run the decision for one prefix, or take what came out for another one with the same paths. O(its paths)."""
         state = self._state
-        candidates: list[Candidate] = []
-        refused: list[tuple[Path, str]] = []
         own = False
         for beyond, length, network in self._own:
             own = own or (prefix >> beyond == network and prefix & 255 >= length)
         if (borrower := state.facts.borrower.get(prefix)) is not None:
             own = borrower == state.facts.me.name
-        for path in state.adj_in.paths(prefix).values():
-            self._use(_hop(path), prefix)
+        paths = tuple(state.adj_in.paths(prefix).values())
+        outcome = None if own else self._outcomes.get(paths)
+        if outcome is None:
+            outcome = self._weigh(prefix, paths, own)
+            if not own and not any(path.peer in self._filtering for path in paths):
+                self._outcomes[paths] = outcome
+        for users in outcome.users:
+            users[prefix] = None
+        if outcome.refused or prefix in state.ineligible:
+            state.refuse(prefix, outcome.refused)
+        new = outcome.selection
+        old = state.selections.get(prefix)
+        if old is not new:
+            state.select(prefix, new if new.chosen else None)
+            if new != (old or NOTHING):
+                self._selected(prefix)
+        if self._limits.any:
+            accepted = [one.path.peer for one in new.chosen]
+            accepted += [one.path.peer for one, _ in new.lost]
+            accepted += [path.peer for path, why in outcome.refused if not isinstance(why, ByPolicy)]
+            self._limits.count(prefix, accepted)
+
+    def _weigh(self, prefix: Prefix, paths: tuple[Path, ...], own: bool) -> Outcome:
+        """Judge each path, and choose among the eligible ones; *own*: the prefix is in a block of ours."""
+        candidates: list[Candidate] = []
+        refused: list[tuple[Path, str]] = []
+        for path in paths:
             found = "it is inside a block of ours" if own else self._judged.get(path) or self._judge(path)
             if type(found) is Candidate and path.peer in self._filtering:
                 found = self._filtered(prefix, found)
@@ -84,26 +140,8 @@ class Decider:
             else:
                 assert isinstance(found, str)
                 refused.append((path, found))
-        new = select(candidates, self._rules)
-        old = state.selections.get(prefix, NOTHING)
-        if refused or prefix in state.ineligible:
-            state.refuse(prefix, tuple(refused))
-        if candidates:
-            state.selections[prefix] = new
-        else:
-            state.selections.pop(prefix, None)
-        if new != old:
-            self._selected(prefix)
-        if self._limits.any:
-            accepted = [one.path.peer for one in candidates]
-            accepted += [path.peer for path, why in refused if not isinstance(why, ByPolicy)]
-            self._limits.count(prefix, accepted)
-
-    def _use(self, next_hop: Address, prefix: Prefix) -> None:
-        users = self._users.get(next_hop)
-        if users is None:
-            users = self._users[next_hop] = {}
-        users[prefix] = None
+        users = tuple(self._users.setdefault(path.next_hop, {}) for path in paths)
+        return Outcome(select(candidates, self._rules), tuple(refused), users)
 
     def _selected(self, prefix: Prefix) -> None:
         """Pass a changed selection on to whom it concerns: the owner of that block, of the blocks below it, or the prefix itself."""
@@ -144,7 +182,7 @@ class Decider:
         if facts.options.enforce_first_as and peer.is_external and attributes.neighbor_asn != peer.asn:
             return f"its AS path does not begin with the peer's AS {peer.asn}"
         resolver = self._state.resolver
-        hop = _hop(path)
+        hop = path.next_hop
         beside = peer.interface and hop.is_link_local
         resolved = resolver.on_link(peer.interface, hop) if beside else resolver.resolve(hop)
         if not resolved.legs:
@@ -194,31 +232,3 @@ class Decider:
         if self._clusters.intersection(attributes.cluster_list):
             return "it has been in a cluster of ours (RFC 4456 section 8)"
         return ""
-
-    def _refresh(self) -> None:
-        """Links or routes of others changed: what goes through a next hop whose answer changed is decided anew."""
-        state = self._state
-        state.stale.resolution = False
-        for next_hop in state.resolver.refresh():
-            users = self._users.get(next_hop, {})
-            for prefix in list(users):
-                if any(_hop(path) == next_hop for path in state.adj_in.paths(prefix).values()):
-                    state.stale.prefixes[prefix] = None
-                else:
-                    del users[prefix]
-            nodes = [name for name, node in state.facts.nodes.items() if node.ipv4_address == next_hop]
-            state.stale.nodes.update(dict.fromkeys(nodes))
-            if next_hop in state.facts.gateways:
-                state.stale.gateways[next_hop] = None
-            if not users:
-                self._users.pop(next_hop, None)
-                if not nodes and next_hop not in state.facts.gateways:
-                    state.resolver.forget(next_hop)
-
-
-def _hop(path: Path) -> Address:
-    """Return the next hop that counts: over a link-local session the link-local one, beside which the other may be unspecified."""
-    attributes = path.attributes
-    if attributes.link_local_next_hop is not None and path.peer.is_link_local:
-        return attributes.link_local_next_hop
-    return attributes.next_hop

@@ -114,7 +114,7 @@ class Explainer:
             steps.append(self._node(reached.node))
         steps.append(self._route(prefix, reached))
         steps += self._announced(prefix)
-        changes = [(c.at, c.text) for c in reversed(self._state.history) if c.prefix == prefix][:LAST_CHANGES]
+        changes = [(c.at, c.text) for c in reversed(self._state.history) if prefix in c.prefixes][:LAST_CHANGES]
         return Explanation(prefix, self._answer(query, prefix, reached), tuple(steps), tuple(changes))
 
     def _ipam(self, asked: Prefix) -> Step:

@@ -42,16 +42,27 @@ class Fib:
 
     def unicast(self, prefix: Prefix, group: GroupKey, legs: tuple[Leg, ...], weights: tuple[int, ...] = ()) -> None:
         """Send *prefix* to *group*, and let that group have *legs* (all routes of a group see the change at once)."""
-        self._set_legs(group, Group(legs, weights))
+        self.set_legs(group, legs, weights)
+        self._set_route(prefix, self.to(group, prefix.family))
+
+    def to(self, group: GroupKey, family: Family) -> KernelRoute:
+        """Return the value that the routes of *group* share."""
         settings = self._settings()
-        shared = self._values.get((group, prefix.family))
+        shared = self._values.get((group, family))
         if shared is None or shared[0] is not settings:
-            shared = self._values[group, prefix.family] = settings, settings.unicast(prefix, group)
-        self._set_route(prefix, shared[1])
+            shared = self._values[group, family] = settings, settings.unicast(family, group)
+        return shared[1]
 
     def drop(self, prefix: Prefix, kind: RouteKind) -> None:
         """Install *prefix* as blackhole, unreachable or prohibit."""
         self._set_route(prefix, KernelRoute(kind))
+
+    def put(self, prefix: Prefix, route: KernelRoute | None) -> None:
+        """Want *route* for *prefix*; one to a group is of :meth:`to`, and the group has its legs."""
+        if route is None:
+            self.remove(prefix)
+        else:
+            self._set_route(prefix, route)
 
     def remove(self, prefix: Prefix) -> None:
         """Want no route for *prefix*."""
@@ -116,7 +127,9 @@ class Fib:
             for leg in legs:
                 self._give(leg)
 
-    def _set_legs(self, group: GroupKey, wanted: Group) -> None:
+    def set_legs(self, group: GroupKey, legs: tuple[Leg, ...], weights: tuple[int, ...] = ()) -> None:
+        """Let *group* have *legs*: a route must point to it, or be about to."""
+        wanted = Group(legs, weights)
         if self.table.get(group) == wanted:
             return
         old = self.legs(group)

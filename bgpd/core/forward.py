@@ -6,8 +6,8 @@ losing or restoring it is one message whatever the number of its blocks. Prefixe
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import islice
 
@@ -19,11 +19,13 @@ from bgpd.core.overlay import kinds
 from bgpd.core.overlay.choose import Choice, How, Situation, choose
 from bgpd.core.overlay.kind import Kind
 from bgpd.core.overlay.restore import Restore
+from bgpd.core.rib.adj_in import Path
 from bgpd.core.rib.bandwidth import shares
 from bgpd.core.rib.decision import Selection
 from bgpd.core.rib.policy import Exportable, Source
 from bgpd.core.state import State
-from bgpd.model.forwarding import DeviceKey, GroupKey, KernelKey, KernelValue, Leg, RouteKind
+from bgpd.core.survive import Survivors
+from bgpd.model.forwarding import DeviceKey, Group, GroupKey, KernelKey, KernelRoute, KernelValue, Leg, RouteKind
 from bgpd.model.node import Node
 from bgpd.model.pool import BlockClaim, BlockRelease, Fallback, Mode, Pool
 from bgpd.model.prefix import Address, Family, Prefix
@@ -32,7 +34,7 @@ TEXTS = 256
 """Texts of changes kept to be written again: more than a node has ways in use."""
 
 
-class Reached(msgspec.Struct, frozen=True):
+class Reached(msgspec.Struct, frozen=True, cache_hash=True):
     """How a prefix is reached now, since when (monotonic seconds) and why."""
 
     how: How
@@ -40,6 +42,8 @@ class Reached(msgspec.Struct, frozen=True):
     legs: tuple[Leg, ...]
     reason: str
     since: float
+    route: KernelRoute | None = None
+    """What is wanted of the kernel for it, where that is a remote node's."""
 
 
 @dataclass(slots=True)
@@ -48,6 +52,30 @@ class _Remote:
 
     routed: set[Prefix] = field(default_factory=set)
     held: dict[KernelKey, KernelValue] = field(default_factory=dict)
+    groups: list[tuple[GroupKey, _Alike]] = field(default_factory=list)
+    """Which blocks go to which group."""
+
+
+@dataclass(slots=True)
+class _Alike:
+    """Blocks of a node that share all that the choice depends on, but the node."""
+
+    pool: Pool | None
+    selection: Selection | None
+    """With a usable path for the blocks, or for an aggregate above them."""
+    refused: tuple[tuple[Path, str], ...]
+    """Where there is none: the paths that are ineligible, and why."""
+    same_subnet: bool
+    direct: tuple[Leg, ...]
+    restored: bool
+    blocks: list[Prefix] = field(default_factory=list)
+
+    @property
+    def native_reason(self) -> str:
+        """Say why there is no native path by BGP; empty if there is one."""
+        if self.selection is not None:
+            return ""
+        return "; ".join(sorted({reason for _, reason in self.refused})) or "no BGP peer announces it"
 
 
 class Forwarder:
@@ -59,6 +87,10 @@ class Forwarder:
         self.reached: dict[Prefix, Reached] = {}
         self._remotes: dict[str, _Remote] = {}
         self._restores: dict[Prefix, Restore] = {}
+        self._pools: dict[Prefix, Pool | None] = {}
+        """The pools of remote blocks, as looked up."""
+        self._quiet: dict[float, dict[str, None]] = {}
+        """Nodes to look at again, by when a quiet time of a block of theirs is over; blocks lost together share it."""
         self._ways: dict[Hashable, tuple[GroupKey, Choice, tuple[int, ...]]] = {}
         """Ways of prefixes that BGP alone knows, of the settling under way: few legs carry many prefixes."""
         self._tunnels: tuple[tuple[bool, bool], ...] = ()
@@ -70,6 +102,7 @@ class Forwarder:
         if stale.overlay:
             stale.overlay = False
             self.fib.lead()
+            self._pools.clear()
             self._devices()
         for address in stale.gateways:
             self._gateway(address)
@@ -89,17 +122,13 @@ class Forwarder:
         return budget
 
     def deadline(self) -> float | None:
-        """When the next quiet time is over. O(blocks whose native path was lost)."""
-        times = (restore.deadline() for restore in self._restores.values() if restore.lost)
-        return min((time for time in times if time is not None), default=None)
+        """When the next quiet time is over, or would have been: one that began anew is found out then. O(instants)."""
+        return min(self._quiet, default=None)
 
     def expire(self, now: float) -> None:
         """Mark the nodes stale whose quiet time is over."""
-        for block, restore in self._restores.items():
-            due = restore.deadline() if restore.lost else None
-            owner = self._state.facts.holder(block)
-            if due is not None and due <= now and owner is not None:
-                self._state.stale.nodes[owner] = None
+        for due in [due for due in self._quiet if due <= now]:
+            self._state.stale.nodes.update(self._quiet.pop(due))
 
     # -------------------------------------------------------------- own
 
@@ -162,6 +191,60 @@ class Forwarder:
         for cidr in sorted(wanted):
             table.set(cidr, BlockRelease(cidr=cidr, node=facts.me.name))
 
+    # -------------------------------------------------------------- losses
+
+    def hasten(self) -> bool:
+        """Take the groups of remote nodes off what was just lost, before anything is decided; returns whether any was. O(groups).
+
+        Traffic need not wait for the decisions, which come to the same: nodes that are changed here are looked at again after them.
+        """
+        stale = self._state.stale
+        if not stale.losses:
+            return False
+        stale.losses = False
+        if not self._state.decided:
+            return False
+        survivors = Survivors(self._state)
+        hastened = [name for name, remote in self._remotes.items() if self._hasten(name, remote, survivors)]
+        stale.nodes.update(dict.fromkeys(hastened))
+        return bool(hastened)
+
+    def _hasten(self, name: str, remote: _Remote, survivors: Survivors) -> bool:
+        """Give the groups of a node the legs that are left to them, where all blocks of a group agree on it."""
+        node = self._state.facts.nodes.get(name)
+        wanted: dict[GroupKey, set[Group | None]] = {}
+        for group, alike in remote.groups:
+            wanted.setdefault(group, set()).add(self._left(group, alike, node, survivors))
+        changed = False
+        for group, ways in wanted.items():
+            way = ways.pop()
+            if not ways and way is not None and self._state.tables.kernel.get(group) != way:
+                self.fib.set_legs(group, way.legs, way.weights)
+                changed = True
+        return changed
+
+    def _left(self, group: GroupKey, alike: _Alike, node: Node | None, survivors: Survivors) -> Group | None:
+        """Return the way that is left to blocks that go to *group*; None where the decision must tell."""
+        block = alike.blocks[0]
+        now = self._state.tables.kernel.get(group)
+        selection = alike.selection
+        if selection is not None:
+            chosen_for = self._state.selected_lengths.covering(block)
+            prefix = next((one for one in chosen_for if self._state.selections.get(one) is selection), None)
+            selection = survivors.of(prefix, selection) if prefix is not None else None
+            if selection is None or (not selection.chosen and len(chosen_for) > 1):
+                return None
+        direct = self._direct(node, block.family)[1]
+        if selection is alike.selection and direct == alike.direct:
+            return now if isinstance(now, Group) else None
+        left = replace(
+            alike, selection=selection if selection is not None and selection.chosen else None, direct=direct
+        )
+        choice = self._choose(block, node, left)
+        if not choice.legs:
+            return None
+        return Group(choice.legs, self._weights(left.selection, choice.legs) if choice.how is How.NATIVE else ())
+
     # -------------------------------------------------------------- remote nodes
 
     def _devices(self) -> None:
@@ -186,28 +269,43 @@ class Forwarder:
             self._state.stale.nodes.update(dict.fromkeys(facts.nodes))
 
     def _remote(self, name: str) -> None:
-        """Decide for every block of a node, and give each class of blocks with the same legs one group. O(blocks of the node)."""
+        """Decide once for the blocks of a node that share their facts, and give those with the same legs one group. O(its blocks)."""
         facts = self._state.facts
         node = facts.nodes.get(name)
         remote = self._remotes.setdefault(name, _Remote())
+        remote.groups = []
         self._hold_tunnel(node, remote)
         # Blocks first: one of them names the group, and borrowed addresses that come and go join it.
         blocks = [*sorted(facts.blocks_of.get(name, ())), *sorted(facts.borrowed_of.get(name, ()))]
-        leader: dict[tuple[tuple[Leg, ...], tuple[int, ...]], Prefix] = {}
-        for block in blocks:
-            choice = self._choose(block, node)
+        leader: dict[tuple[tuple[Leg, ...], tuple[int, ...]], GroupKey] = {}
+        for alike in self._alike(blocks, node):
+            first = alike.blocks[0]
+            choice = self._choose(first, node, alike)
+            route = _UNREACHABLE if choice.how is How.UNREACHABLE else None
             if choice.legs:
-                weights = self._weights(self._selected(block), choice.legs) if choice.how is How.NATIVE else ()
-                first = leader.setdefault((choice.legs, weights), block)
-                self.fib.unicast(block, GroupKey(f"node {name} {first}"), choice.legs, weights)
-            elif choice.how is How.UNREACHABLE:
-                self.fib.drop(block, RouteKind.UNREACHABLE)
-            else:
-                self.fib.remove(block)
-            self._reach(block, name, choice)
+                weights = self._weights(alike.selection, choice.legs) if choice.how is How.NATIVE else ()
+                group = leader.get((choice.legs, weights))
+                if group is None:
+                    group = leader[choice.legs, weights] = GroupKey(f"node {name} {first}")
+                    self.fib.set_legs(group, choice.legs, weights)
+                remote.groups.append((group, alike))
+                route = self.fib.to(group, first.family)
+            self._install(alike.blocks, name, choice, route)
         self._leave(remote, set(blocks))
         if not remote.routed and not remote.held:
             del self._remotes[name]
+
+    def _install(self, blocks: list[Prefix], node: str, choice: Choice, route: KernelRoute | None) -> None:
+        """Have *blocks* reached alike; those that have their route already cost no more than a look."""
+        before: dict[Reached | None, list[Prefix]] = {}
+        for block in blocks:
+            before.setdefault(self.reached.get(block), []).append(block)
+        for old, those in before.items():
+            if old is None or old.node != node or old.route != route:
+                for block in those:
+                    self.fib.put(block, route)
+            now = self._renew(old, tuple(those), node, choice, route)
+            self.reached.update(dict.fromkeys(those, now))
 
     def _leave(self, remote: _Remote, now_routed: set[Prefix]) -> None:
         """Give up blocks that the node no longer owns; a new owner, or BGP alone, takes them over when its turn comes."""
@@ -231,25 +329,60 @@ class Forwarder:
                 self.fib.hold(key, value)
         remote.held = wanted
 
-    def _choose(self, block: Prefix, node: Node | None) -> Choice:
-        """Collect the situation of one block and apply the table."""
+    def _alike(self, blocks: list[Prefix], node: Node | None) -> Iterable[_Alike]:
+        """Put the blocks of *node* together that share all that the choice depends on. O(blocks and lengths of selections)."""
         state = self._state
-        pool = state.facts.pool_of(block)
-        native, native_reason = self._native(block)
-        same_subnet, direct = self._direct(node, block.family)
-        kind, mode = kinds.of_pool(pool)
+        classes: dict[Hashable, _Alike] = {}
+        direct = {family: self._direct(node, family) for family in Family}
+        for block in blocks:
+            pool = self._pool_of(block)
+            selection = self._selected(block)
+            refused = state.ineligible.get(block, ()) if selection is None else ()
+            restored = self._restored(block, selection is not None or bool(direct[block.family][1]))
+            key = (id(pool), id(selection), id(refused), block.family, restored)
+            found = classes.get(key)
+            if found is None:
+                found = classes[key] = _Alike(pool, selection, refused, *direct[block.family], restored)
+            found.blocks.append(block)
+        return classes.values()
+
+    def _restored(self, block: Prefix, usable: bool) -> bool:
+        """Tell whether the native path of *block* may carry traffic, and take note of when its quiet time is over."""
+        state = self._state
+        if not state.decided:
+            return True
+        restore = self._restores.get(block)
+        if restore is None:
+            restore = self._restores[block] = Restore()
+        restored = restore.observe(usable, state.now, state.facts.options)
+        if usable and not restored:
+            due, owner = restore.deadline(), state.facts.holder(block)
+            if due is not None and owner is not None:
+                self._quiet.setdefault(due, {})[owner] = None
+        return restored
+
+    def _pool_of(self, block: Prefix) -> Pool | None:
+        """Return the pool that covers *block*, remembered until nodes or pools change."""
+        try:
+            return self._pools[block]
+        except KeyError:
+            pool = self._pools[block] = self._state.facts.pool_of(block)
+            return pool
+
+    def _choose(self, block: Prefix, node: Node | None, facts: _Alike) -> Choice:
+        """Collect the situation of blocks like *block* and apply the table."""
+        state = self._state
+        kind, mode = kinds.of_pool(facts.pool)
         tunnel, tunnel_reason = self._tunnel(block, node, kind) if kind is not None else ((), "")
-        fallback, fallback_reason = self._preferred(block, node, self._fallback(pool))
-        restore = self._restores.setdefault(block, Restore())
-        restored = restore.observe(bool(native or direct), state.now, state.facts.options) if state.decided else True
+        fallback, fallback_reason = self._preferred(block, node, self._fallback(facts.pool))
         return choose(
             Situation(
                 mode=mode,
-                same_subnet=same_subnet,
-                native=native,
-                native_reason=native_reason,
-                direct=direct,
-                restored=restored,
+                same_subnet=facts.same_subnet,
+                native=self._legs(facts.selection) if facts.selection is not None else (),
+                native_reason=facts.native_reason,
+                direct=facts.direct,
+                restored=facts.restored,
                 alive=node is not None and node.name in state.facts.alive,
                 tunnel=tunnel,
                 tunnel_reason=tunnel_reason,
@@ -259,24 +392,16 @@ class Forwarder:
             )
         )
 
-    def _native(self, block: Prefix) -> tuple[tuple[Leg, ...], str]:
-        """Return the legs of BGP's selection for the block, or for the longest aggregate above it."""
-        selection = self._selected(block)
-        if selection is not None:
-            return self._legs(selection), ""
-        refused = self._state.ineligible.get(block)
-        if refused:
-            return (), "; ".join(sorted({reason for _, reason in refused}))
-        return (), "no BGP peer announces it"
-
     def _selected(self, block: Prefix) -> Selection | None:
-        """Return the selection with a usable path for the block, or for the longest aggregate above it. O(prefix lengths).
+        """Return the selection with a usable path for the block, or for the longest aggregate above it. O(lengths of selections).
 
         A path to a block leads to its owner, which a borrowed address of that block is not at.
         """
+        exact = self._state.selections.get(block)
+        if exact is not None:
+            return exact
         borrowed = block in self._state.facts.borrower
-        for length in range(block.length, 0, -1):
-            above = Prefix.of(block.network, length)
+        for above in self._state.selected_lengths.covering(block):
             if borrowed and above in self._state.facts.owner:
                 continue
             selection = self._state.selections.get(above)
@@ -358,7 +483,7 @@ class Forwarder:
         if not selection.chosen:
             self.fib.remove(prefix)
             if self.reached.pop(prefix, None) is not None:
-                self._state.remember(prefix, "gone: no usable path")
+                self._state.remember((prefix,), "gone: no usable path")
             return
         if not self._state.facts.store.synced_once:
             # It may be a node's block: a route that the kernel has keeps its group, instead of getting one for a moment (law 3).
@@ -403,6 +528,7 @@ class Forwarder:
     def _gateway(self, address: Address) -> None:
         """Have the peer at *address* reached by its gateway (reachableBy of a BGPPeer): a static route of ours."""
         prefix = Prefix.of(address, address.family.bits)
+        self.reached.pop(prefix, None)
         if address not in self._state.facts.gateways:
             self.fib.remove(prefix)
             self._state.stale.learned[prefix] = None
@@ -428,25 +554,37 @@ class Forwarder:
     # -------------------------------------------------------------- history
 
     def _reach(self, prefix: Prefix, node: str, choice: Choice) -> None:
-        """Note how *prefix* is reached, and tell of a change of the way or its legs."""
-        old = self.reached.get(prefix)
+        """Note how *prefix* is reached."""
+        self.reached[prefix] = self._renew(self.reached.get(prefix), (prefix,), node, choice, None)
+
+    def _renew(
+        self, old: Reached | None, prefixes: tuple[Prefix, ...], node: str, choice: Choice, route: KernelRoute | None
+    ) -> Reached:
+        """Return how *prefixes*, which were reached alike, are reached now, and tell of a change of the way or its legs."""
         same_way = old is not None and (old.how, old.node, old.legs) == (choice.how, node, choice.legs)
+        if not same_way:
+            self._tell(prefixes, node, old, choice)
         since = old.since if old is not None and same_way else self._state.now
-        self.reached[prefix] = Reached(choice.how, node, choice.legs, choice.reason, since)
-        if same_way:
-            return
+        return Reached(choice.how, node, choice.legs, choice.reason, since, route)
+
+    def _tell(self, prefixes: tuple[Prefix, ...], node: str, old: Reached | None, choice: Choice) -> None:
+        """Tell that *prefixes*, which were reached alike, are reached another way: one entry, one notice, however many they are."""
         self._state.remember(
-            prefix, _told(old.how if old is not None else None, choice.how, choice.legs, choice.reason)
+            prefixes, _told(old.how if old is not None else None, choice.how, choice.legs, choice.reason)
         )
         if old is not None and old.how is not choice.how and How.WAITING not in (old.how, choice.how):
             self._state.note(
                 "path.changed",
-                prefix=str(prefix),
+                prefix=str(prefixes[0]),
+                prefixes=len(prefixes),
                 node=node,
                 was=old.how.value,
                 now=choice.how.value,
                 reason=choice.reason,
             )
+
+
+_UNREACHABLE = KernelRoute(RouteKind.UNREACHABLE)
 
 
 @lru_cache(maxsize=TEXTS)

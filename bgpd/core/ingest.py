@@ -267,6 +267,7 @@ class Ingest:
         session.reason, session.notification = reason, notification
         session.transitions += 1
         session.learned.clear()
+        self._state.stale.losses = True
         kept = keep_s > 0
         if kept:
             self._mark(self._state.adj_in.keep(peer, families, self._state.now + keep_s, ours=ours))
@@ -286,6 +287,7 @@ class Ingest:
             facts.bfd[event.peer] = Told(event.status, old.since if same and old is not None else self._state.now)
             self._tell_bfd(event.peer, old.status if old is not None else None, event.status)
         if facts.broken(event.peer) != before:
+            self._state.stale.losses = True
             self._mark_peer(event.peer)
 
     def _tell_bfd(self, peer: Address, old: BfdStatus | None, new: BfdStatus) -> None:

@@ -82,6 +82,9 @@ class Pipeline:
             self._originator.settle()
             self.forwarder.claim()
         if not state.sessions:
+            self._decider.refresh()
+            if self.forwarder.hasten():
+                return True
             left = self._decider.settle(left)
         if not (state.sessions or state.stale.prefixes):
             left = self.forwarder.settle(left)

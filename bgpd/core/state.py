@@ -10,6 +10,7 @@ from bgpd.core.facts import Facts
 from bgpd.core.peering.resolve import Sessions
 from bgpd.core.rib.adj_in import AdjIn, Path
 from bgpd.core.rib.decision import NOTHING, Selection
+from bgpd.core.rib.lengths import Lengths
 from bgpd.core.rib.nexthop import Resolver
 from bgpd.core.rib.policy import Exportable
 from bgpd.flow.table import Table
@@ -22,15 +23,15 @@ from bgpd.model.prefix import Address, Family, Prefix
 from bgpd.model.route import Announcement
 
 HISTORY = 10_000
-"""Changes kept for ``explain``, all prefixes together: some 2 MB."""
+"""Changes kept for ``explain``, of all prefixes: some 2 MB. The blocks of a node that change together are one."""
 KERNEL_TARGET = "kernel"
 
 
 class Change(msgspec.Struct, frozen=True):
-    """An entry of the history: what a prefix became, when (monotonic seconds) and why."""
+    """An entry of the history: what prefixes became together, when (monotonic seconds) and why."""
 
     at: float
-    prefix: Prefix
+    prefixes: tuple[Prefix, ...]
     text: str
 
 
@@ -46,6 +47,8 @@ class Stale:
         """Prefixes that BGP alone knows, to forward."""
         self.resolution = False
         """Links or routes of others changed."""
+        self.losses = False
+        """Peers or next hops may be gone: groups of nodes to take off them before anything is decided."""
         self.overlay = False
         """The tunnel device depends on something that changed."""
         self.own = False
@@ -64,7 +67,7 @@ class Stale:
         """The same for one peer."""
 
     def __bool__(self) -> bool:
-        upstream = self.peers or self.policies or self.prefixes or self.resolution or self.gateways
+        upstream = self.peers or self.policies or self.prefixes or self.resolution or self.losses or self.gateways
         forward = self.nodes or self.learned or self.overlay or self.own
         return bool(upstream or forward or self.exports or self.exporters or self.pairs)
 
@@ -95,6 +98,8 @@ class State:
         self.adj_in = AdjIn()
         self.resolver = Resolver()
         self.selections: dict[Prefix, Selection] = {}
+        """Written by :meth:`select` alone."""
+        self.selected_lengths = Lengths()
         self.ineligible: dict[Prefix, tuple[tuple[Path, str], ...]] = {}
         """Written by :meth:`refuse` alone."""
         self.refused: Counter[tuple[Address, Family]] = Counter()
@@ -116,12 +121,24 @@ class State:
         """Add a notice."""
         self.notices.append(Notice(name, dict(fields)))
 
-    def remember(self, prefix: Prefix, text: str) -> None:
+    def remember(self, prefixes: tuple[Prefix, ...], text: str) -> None:
         """Add to the history."""
-        self.history.append(Change(self.now, prefix, text))
+        self.history.append(Change(self.now, prefixes, text))
+
+    def select(self, prefix: Prefix, selection: Selection | None) -> None:
+        """Replace the outcome of the decision for *prefix*; None: no path is eligible."""
+        if selection is None:
+            if self.selections.pop(prefix, None) is not None:
+                self.selected_lengths.remove(prefix)
+            return
+        if prefix not in self.selections:
+            self.selected_lengths.add(prefix)
+        self.selections[prefix] = selection
 
     def refuse(self, prefix: Prefix, refused: tuple[tuple[Path, str], ...]) -> None:
         """Replace which paths of *prefix* are ineligible, and why."""
+        if self.ineligible.get(prefix) is refused:
+            return
         for path, _ in self.ineligible.pop(prefix, ()):
             self.refused[path.peer, prefix.family] -= 1
         for path, _ in refused:

@@ -173,8 +173,8 @@ class RouteSettings(msgspec.Struct, frozen=True, kw_only=True):
         """Return the rules that lead to the table."""
         return tuple(RuleKey(family, self.rule_priority, self.table) for family in Family if self.rule_priority)
 
-    def unicast(self, prefix: Prefix, group: GroupKey) -> KernelRoute:
-        source = self.source_ipv4 if prefix.family is Family.IPV4 else self.source_ipv6
+    def unicast(self, family: Family, group: GroupKey) -> KernelRoute:
+        source = self.source_ipv4 if family is Family.IPV4 else self.source_ipv6
         return KernelRoute(RouteKind.UNICAST, group, source, self.mtu_bytes)
 
 

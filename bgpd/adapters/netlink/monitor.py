@@ -210,7 +210,10 @@ class Surroundings:
     def _set_route(self, key: _Key, path: _Path | None) -> None:
         before = self._routes.pop(key, None)
         if before is not None and before[0]:
-            self._users.get(before[0], set()).discard(key)
+            users = self._users[before[0]]
+            users.discard(key)
+            if not users:
+                del self._users[before[0]]
         if path is not None:
             self._routes[key] = path
             if path[0]:
@@ -230,10 +233,12 @@ class Surroundings:
             self._events.append(ForeignRouteRemoved(prefix=prefix, metric=metric))
 
     def _tell_users(self, number: int) -> None:
-        """Tell again the routes that use a nexthop, by itself or in a group."""
-        affected = [number, *(entry.id for entry in self.nexthops.values() if number in entry.members)]
-        for key in {key for each in affected for key in self._users.get(each, ())}:
-            self._tell_route(key)
+        """Tell again the routes that use a nexthop, by itself or in a group. O(objects that others' routes use), not O(ours)."""
+        for used, keys in self._users.items():
+            entry = self.nexthops.get(used)
+            if used == number or (entry is not None and number in entry.members):
+                for key in keys:
+                    self._tell_route(key)
 
     def _named(self, path: _Path) -> _Named:
         """Give the living hops of a route by device name, sorted, each once."""

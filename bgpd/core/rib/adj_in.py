@@ -28,6 +28,14 @@ class Path(msgspec.Struct, frozen=True, cache_hash=True):
     since: float
     generation: int
 
+    @property
+    def next_hop(self) -> Address:
+        """The next hop that counts: over a link-local session the link-local one, beside which the other may be unspecified."""
+        attributes = self.attributes
+        if attributes.link_local_next_hop is not None and self.peer.is_link_local:
+            return attributes.link_local_next_hop
+        return attributes.next_hop
+
 
 class _Stale(msgspec.Struct):
     """That a peer may have stale routes: of which families, and until when (monotonic seconds) at the latest."""
