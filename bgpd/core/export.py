@@ -6,13 +6,14 @@ reflector, and those with a BGPFilter that lets learned routes out; a node that 
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import islice
 
 from bgpd.core.rib.filter import Rejected
 from bgpd.core.rib.policy import Exportable, Ground, Source, export
 from bgpd.core.state import State
 from bgpd.model.peer import Peer
-from bgpd.model.prefix import Address, Prefix
+from bgpd.model.prefix import Address, Family, Prefix
 from bgpd.model.route import Announcement
 
 
@@ -22,6 +23,8 @@ class Exporter:
     def __init__(self, state: State) -> None:
         self._state = state
         self._announced: dict[Address, dict[Prefix, None]] = {}
+        self.announced: Counter[tuple[Address, Family]] = Counter()
+        """How many routes each peer is to be told of, by family."""
 
     def settle(self, budget: int) -> int:
         """Look at stale peers and prefixes, then at most *budget* pairs of them; returns what is left of the budget."""
@@ -83,11 +86,18 @@ class Exporter:
         found = self._judge(self._state.facts.peers.get(address), prefix, ground)
         if isinstance(found, Announcement):
             table.set((address, prefix), found)
-            self._announced.setdefault(address, {})[prefix] = None
+            mine = self._announced.setdefault(address, {})
+            if prefix not in mine:
+                mine[prefix] = None
+                self.announced[address, prefix.family] += 1
             return
         table.discard((address, prefix))
         mine = self._announced.get(address, {})
-        mine.pop(prefix, None)
+        if prefix in mine:
+            del mine[prefix]
+            self.announced[address, prefix.family] -= 1
+            if not self.announced[address, prefix.family]:
+                del self.announced[address, prefix.family]
         if not mine:
             self._announced.pop(address, None)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from bgpd.core.health.path import Told, broken
+from bgpd.core.ipam.usage import Usage
 from bgpd.core.peering.world import World
 from bgpd.core.rib.filter import Compiled
 from bgpd.model.drain import Stage
@@ -97,6 +98,8 @@ class Facts:
     """Addresses (as /32, /128) held by another node than their block's: that node; kept by :meth:`borrow`."""
     borrowed_of: dict[str, set[Prefix]] = field(default_factory=dict)
     """The same by node."""
+    usage: Usage = field(default_factory=Usage)
+    """What is in use of each pool; kept by :meth:`count` and :meth:`recount`."""
     store: StoreState = field(default_factory=StoreState)
     kernel_synced: bool = False
     speaker_up: bool = False
@@ -176,6 +179,20 @@ class Facts:
     def pool_of(self, prefix: Prefix) -> Pool | None:
         """Return the pool that covers *prefix*. O(pools), of which a cluster has a handful."""
         return next((pool for pool in self.pools.values() if pool.cidr.covers(prefix)), None)
+
+    def count(self, cidr: Prefix) -> None:
+        """Count what is in use of the block *cidr*, where there is one."""
+        block = self.blocks.get(cidr)
+        if block is None:
+            self.usage.forget(cidr)
+        else:
+            pool = self.pool_of(cidr)
+            self.usage.count(cidr, pool.name if pool is not None else "", block.in_use)
+
+    def recount(self) -> None:
+        """Count every block anew, after pools have changed. O(blocks)."""
+        for cidr in self.blocks:
+            self.count(cidr)
 
     def _index(self, cidr: Prefix, owned: bool) -> None:
         for length in range(1, cidr.length):

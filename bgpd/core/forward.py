@@ -19,6 +19,7 @@ from bgpd.core.overlay import kinds
 from bgpd.core.overlay.choose import Choice, How, Situation, choose
 from bgpd.core.overlay.kind import Kind
 from bgpd.core.overlay.restore import Restore
+from bgpd.core.overlay.ways import Ways
 from bgpd.core.rib.adj_in import Path
 from bgpd.core.rib.bandwidth import shares
 from bgpd.core.rib.decision import Selection
@@ -85,6 +86,8 @@ class Forwarder:
         self._state = state
         self.fib = Fib(state.tables.kernel, lambda: state.facts.options.routes)
         self.reached: dict[Prefix, Reached] = {}
+        self.ways = Ways()
+        """Counts of what *reached* holds."""
         self._remotes: dict[str, _Remote] = {}
         self._restores: dict[Prefix, Restore] = {}
         self._pools: dict[Prefix, Pool | None] = {}
@@ -482,7 +485,7 @@ class Forwarder:
         selection = self._state.selection(prefix)
         if not selection.chosen:
             self.fib.remove(prefix)
-            if self.reached.pop(prefix, None) is not None:
+            if self._forget(prefix):
                 self._state.remember((prefix,), "gone: no usable path")
             return
         if not self._state.facts.store.synced_once:
@@ -528,7 +531,7 @@ class Forwarder:
     def _gateway(self, address: Address) -> None:
         """Have the peer at *address* reached by its gateway (reachableBy of a BGPPeer): a static route of ours."""
         prefix = Prefix.of(address, address.family.bits)
-        self.reached.pop(prefix, None)
+        self._forget(prefix)
         if address not in self._state.facts.gateways:
             self.fib.remove(prefix)
             self._state.stale.learned[prefix] = None
@@ -560,12 +563,21 @@ class Forwarder:
     def _renew(
         self, old: Reached | None, prefixes: tuple[Prefix, ...], node: str, choice: Choice, route: KernelRoute | None
     ) -> Reached:
-        """Return how *prefixes*, which were reached alike, are reached now, and tell of a change of the way or its legs."""
+        """Return how *prefixes*, which were reached alike, are reached now; count them, and tell of a change of the way or its legs."""
         same_way = old is not None and (old.how, old.node, old.legs) == (choice.how, node, choice.legs)
         if not same_way:
             self._tell(prefixes, node, old, choice)
         since = old.since if old is not None and same_way else self._state.now
+        self.ways.count(old.node if old is not None else "", old.how if old is not None else None, -len(prefixes))
+        self.ways.count(node, choice.how, len(prefixes))
         return Reached(choice.how, node, choice.legs, choice.reason, since, route)
+
+    def _forget(self, prefix: Prefix) -> bool:
+        """Note that *prefix* is reached no more; returns whether it was."""
+        old = self.reached.pop(prefix, None)
+        if old is not None:
+            self.ways.count(old.node, old.how, -1)
+        return old is not None
 
     def _tell(self, prefixes: tuple[Prefix, ...], node: str, old: Reached | None, choice: Choice) -> None:
         """Tell that *prefixes*, which were reached alike, are reached another way: one entry, one notice, however many they are."""

@@ -114,6 +114,7 @@ class Ingest:
                 self._block(event)
 
     def _pools(self) -> None:
+        self._state.facts.recount()
         stale = self._state.stale
         stale.own = stale.overlay = True
         stale.exporters.update(dict.fromkeys(self._state.facts.peers))
@@ -139,8 +140,10 @@ class Ingest:
                 cidr = block.cidr
                 self._borrowed(facts.blocks.get(cidr), block)
                 facts.blocks[cidr] = block
+                facts.count(cidr)
             case ev.BlockRemoved(cidr=cidr):
                 self._borrowed(facts.blocks.pop(cidr, None), None)
+                facts.count(cidr)
             case ev.AffinityChanged(affinity=affinity):
                 cidr = affinity.cidr
                 facts.affinities[cidr, affinity.node] = affinity

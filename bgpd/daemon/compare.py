@@ -23,14 +23,22 @@ class Comparable(Protocol):
 
 
 async def run(
-    kernel: Comparable, reconciler: Reconciler[KernelKey, KernelValue], every_s: float, notice: Callable[[Notice], None]
+    kernel: Comparable,
+    reconciler: Reconciler[KernelKey, KernelValue],
+    every_s: float,
+    notice: Callable[[Notice], None],
+    compared: Callable[[int, float], None],
 ) -> None:
-    """Compare every so many seconds until cancelled; a notice only where something differed. Raises OSError if a socket fails."""
+    """Compare every so many seconds until cancelled; a notice only where something differed. Raises OSError if a socket fails.
+
+    *compared* is told each time how many keys differed, and how many seconds it took.
+    """
     while True:
         await asyncio.sleep(every_s)
         started = clock.monotonic()
         drifted = await kernel.compare()
         differing = await reconciler.recheck()
+        took_s = round(clock.monotonic() - started, 3)
+        compared(max(drifted, differing), took_s)
         if drifted or differing:
-            took_s = round(clock.monotonic() - started, 3)
             notice(Notice("fib.differed", {"drifted": drifted, "differing": differing, "took_s": took_s}))

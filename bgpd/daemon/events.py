@@ -43,6 +43,11 @@ class Events:
         self._more.set()
         return event
 
+    @property
+    def overwritten(self) -> int:
+        """How many events are not kept any more."""
+        return self._count - len(self._ring)
+
     async def after(self, sequence: int, wait_s: float) -> list[EventView]:
         """Return the events after *sequence* that are still kept; where there is none, wait *wait_s* for one.
 
@@ -65,21 +70,21 @@ class Telling:
 
     def __init__(self, pipeline: Pipeline, broker: Broker, cluster: str) -> None:
         self._pipeline = pipeline
-        self._broker = broker
+        self.broker = broker
         self._cluster = cluster
         self._peers: dict[Address, PeerMessage] = {}
         self._wake = asyncio.Event()
 
     def event(self, event: EventView) -> None:
         """Pass an event on, and the state that changed with it."""
-        self._broker.event(event)
+        self.broker.event(event)
         if event.event.startswith(("peer.", "phase.")):
             self._wake.set()
 
     async def run(self) -> None:
         """Keep the broker told until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._broker.run())
+            tasks.create_task(self.broker.run())
             tasks.create_task(self._states())
 
     async def _states(self) -> None:
@@ -94,16 +99,16 @@ class Telling:
                 pass
 
     def _look(self) -> None:
-        self._broker.status(self._pipeline.phase.value)
+        self.broker.status(self._pipeline.phase.value)
         peers = self._pipeline.state.facts.peers
         for address in self._peers.keys() - peers.keys():
             del self._peers[address]
-            self._broker.peer(str(address), None)
+            self.broker.peer(str(address), None)
         for address in peers:
             message = self._message(address)
             if message != self._peers.get(address):
                 self._peers[address] = message
-                self._broker.peer(str(address), message)
+                self.broker.peer(str(address), message)
 
     def _message(self, address: Address) -> PeerMessage:
         facts = self._pipeline.state.facts

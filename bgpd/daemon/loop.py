@@ -26,13 +26,13 @@ async def run(
     notice: Callable[[Notice], None],
     advanced: Callable[[], None],
     *,
-    settled: Callable[[float], None],
+    settled: Callable[[float, float], None],
     watchdog: Systemd,
 ) -> None:
     """Handle events until cancelled.
 
     *advanced* is called when the phase has changed or all announcements are known, so that gates are looked at; *settled* is told
-    how many seconds each batch took.
+    of each batch how many seconds it took, and how many since its first event came.
     Nothing else feeds the *watchdog*: it bites where this loop does not turn, whatever else does.
     """
     gates = pipeline.phase, pipeline.announcements_known
@@ -43,6 +43,7 @@ async def run(
         timeout_s = LONGEST_SLEEP_S if deadline is None else max(0.0, deadline - now)
         batch = await inbox.take(min(timeout_s, watchdog.feed_s or LONGEST_SLEEP_S))
         now = clock.monotonic()
+        came = inbox.taken_came if batch else now
         if not batch or (deadline is not None and deadline <= now):
             batch.append(Tick())
         for event in batch:
@@ -51,7 +52,8 @@ async def run(
         while pipeline.settle(SETTLE_BUDGET):
             await asyncio.sleep(0)
             watchdog.alive(clock.monotonic())
-        settled(clock.monotonic() - now)
+        after = clock.monotonic()
+        settled(after - now, after - came)
         recorder.flush()
         for item in pipeline.take_notices():
             notice(item)

@@ -5,7 +5,6 @@ A list costs what it shows: counts come from indexes or from one pass, routes ar
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 
 import msgspec
@@ -71,7 +70,7 @@ class PeerViews:
         """Return every peer, or the one of *name* with its families in detail; raises NoPeer."""
         peers = self._state.facts.peers
         wanted = peers if name is None else {self.address(name): peers[self.address(name)]}
-        announced = Counter((address, prefix.family) for (address, prefix), _ in self._adj_rib_out.table.items())
+        announced = self._pipeline.exporter.announced
         return [self._peer(address, peer, announced, detail=name is not None) for address, peer in wanted.items()]
 
     def _peer(

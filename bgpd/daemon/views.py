@@ -44,20 +44,6 @@ from bgpd.model.view import (
     Which,
 )
 
-_WORST = (How.NATIVE, How.DIRECT, How.TUNNEL, How.WAITING, How.FALLBACK, How.UNREACHABLE)
-
-
-def ways_of_nodes(pipeline: Pipeline) -> dict[str, How]:
-    """Return the worst way of each remote node's blocks. O(blocks)."""
-    facts, reached = pipeline.state.facts, pipeline.forwarder.reached
-    ways: dict[str, How] = {}
-    for name, blocks in facts.blocks_of.items():
-        # Between two slices of settling a block may still be reached as it was before it had an owner.
-        hows = [one.how for one in map(reached.get, blocks) if one is not None and one.how in _WORST]
-        if hows and name != facts.me.name:
-            ways[name] = max(hows, key=_WORST.index)
-    return ways
-
 
 class DaemonViews:
     """Reads the pipeline and the kernel's reconciler; owns nothing but the daemon's start time."""
@@ -96,7 +82,7 @@ class DaemonViews:
 
     def status(self) -> StatusView:
         facts, pipeline = self._state.facts, self._pipeline
-        ways = ways_of_nodes(pipeline)
+        ways = pipeline.forwarder.ways.worst()
         return StatusView(
             node=facts.me.name,
             asn=self._asn,

@@ -29,11 +29,12 @@ from bgpd.adapters.mqtt.broker import Broker
 from bgpd.adapters.netlink.routes import Kernel
 from bgpd.adapters.reconciler import Reconciler
 from bgpd.adapters.secrets import Passwords, Unfit
-from bgpd.adapters.store.base import Broken, Store, Transient
+from bgpd.adapters.store.base import Broken, Transient
 from bgpd.adapters.store.ipam.target import ClaimTarget, ReleaseTarget
 from bgpd.adapters.store.keys import Malformed
 from bgpd.adapters.store.lease import Liveness, NameTaken, register
 from bgpd.adapters.store.open import open_store
+from bgpd.adapters.store.timed import TimedStore
 from bgpd.adapters.store.transact import ensure_pool
 from bgpd.adapters.store.watch import StoreSource
 from bgpd.adapters.systemd import Systemd
@@ -101,7 +102,7 @@ class Daemon:
             self._recorder = Recorder(record)
         except OSError as error:
             raise Fatal(f"cannot record to {record}: {error.strerror}") from error
-        self._store: Store = open_store(config.store.url, config.store.access())
+        self._store = TimedStore(open_store(config.store.url, config.store.access()))
         self._kernel = Kernel(self._inbox.put, self._kernel_drifted, config.kernel.options())
         self._speaker = Speaker(
             speaker_options(config, attach=attach),
@@ -152,7 +153,15 @@ class Daemon:
         except DrainUnfit as error:
             raise Fatal(str(error)) from error
         self._telling = self._teller()
-        self._metrics = Metrics(self._pipeline, self._inbox, self._kernel_reconciler, clock.monotonic())
+        self._metrics = Metrics(
+            self._pipeline,
+            self._inbox,
+            kernel=self._kernel_reconciler,
+            store=self._store,
+            events=self._events,
+            broker=self._telling.broker if self._telling is not None else None,
+            started=clock.monotonic(),
+        )
         self._kernel_reconciler.applied = self._metrics.program.observe
         self._unnumbered = Unnumbered(self._pipeline.unnumbered, self._inbox.put)
         self._health = Health(config.health_checks(), self._inbox.put)
@@ -248,7 +257,7 @@ class Daemon:
             self._recorder,
             self._notice,
             self._advanced,
-            settled=self._metrics.settle.observe,
+            settled=self._metrics.settled,
             watchdog=self._systemd,
         )
 
@@ -260,7 +269,9 @@ class Daemon:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._kernel.run())
                 every_s = self._config.kernel.compare_s
-                tasks.create_task(compare.run(self._kernel, self._kernel_reconciler, every_s, self._notice))
+                tasks.create_task(
+                    compare.run(self._kernel, self._kernel_reconciler, every_s, self._notice, self._metrics.compared)
+                )
         finally:
             await self._kernel.close()
 

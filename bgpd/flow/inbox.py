@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
+from collections.abc import Callable
 
 from bgpd.model.event import Event
 
@@ -16,8 +18,13 @@ BATCH_EVENTS = 256
 class Inbox:
     """Owns the waiting events. Producers await :meth:`put`, the core's one task awaits :meth:`take`."""
 
-    def __init__(self, capacity: int = CAPACITY_EVENTS) -> None:
+    def __init__(self, capacity: int = CAPACITY_EVENTS, clock: Callable[[], float] = time.monotonic) -> None:
         self._events: deque[Event] = deque()
+        self._came: deque[float] = deque()
+        """When each of them came."""
+        self._clock = clock
+        self.taken_came = clock()
+        """When the first event of the batch last taken came (monotonic seconds)."""
         self._capacity = capacity
         self._filled = asyncio.Event()
         self._room = asyncio.Event()
@@ -29,6 +36,7 @@ class Inbox:
             self._room.clear()
             await self._room.wait()
         self._events.append(event)
+        self._came.append(self._clock())
         self._filled.set()
 
     async def take(self, timeout_s: float | None) -> list[Event]:
@@ -40,7 +48,10 @@ class Inbox:
                     await self._filled.wait()
             except TimeoutError:
                 return []
+        self.taken_came = self._came[0]
         batch = [self._events.popleft() for _ in range(min(len(self._events), BATCH_EVENTS))]
+        for _ in batch:
+            self._came.popleft()
         self._room.set()
         return batch
 

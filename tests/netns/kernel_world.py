@@ -132,7 +132,9 @@ async def keeping(
     tasks = [
         asyncio.create_task(kept.kernel.run()),
         asyncio.create_task(kept.reconciler.run()),
-        asyncio.create_task(compare.run(kept.kernel, kept.reconciler, compare_s, kept.notices.append)),
+        asyncio.create_task(
+            compare.run(kept.kernel, kept.reconciler, compare_s, kept.notices.append, lambda _differing, _took_s: None)
+        ),
     ]
     try:
         await kept.until(kept.right)

@@ -47,6 +47,10 @@ class Broker:
         self._waiting: dict[str, None] = {}
         self._events: deque[EventView] = deque()
         self._dropped = 0
+        """Since the last message of events that the broker took."""
+        self.dropped = 0
+        """In all."""
+        self.connected = False
         self._wake = asyncio.Event()
         self._told_lost = False
         self._phase: str | None = None
@@ -77,8 +81,14 @@ class Broker:
         if len(self._events) >= EVENTS_MAX:
             self._events.popleft()
             self._dropped += 1
+            self.dropped += 1
         self._events.append(event)
         self._wake.set()
+
+    @property
+    def waiting(self) -> int:
+        """Events that wait for the broker."""
+        return len(self._events)
 
     def _state(self, topic: str, payload: bytes) -> None:
         if self._states.get(topic) != payload:
@@ -121,12 +131,15 @@ class Broker:
                 self._told_lost = False
                 self._notice(Notice("mqtt.returned", {"host": options.host}))
             self._waiting = dict.fromkeys(self._states)
+            self.connected = True
             try:
                 await self._send_all(client)
             except asyncio.CancelledError:
                 with suppress(aiomqtt.MqttError, TimeoutError):
                     await client.publish(will.topic, will.payload, qos=QOS, retain=True, timeout=1.0)
                 raise
+            finally:
+                self.connected = False
 
     async def _send_all(self, client: aiomqtt.Client) -> None:
         """Send what waits, and then what comes, until the connection fails."""
