@@ -68,7 +68,7 @@ class Table(Generic[K, V]):
         if self._wake is not None:
             self._wake()
 
-    def __contains__(self, key: K) -> bool:
+    def __contains__(self, key: object) -> bool:
         return key in self._values
 
     def __len__(self) -> int:

@@ -282,17 +282,19 @@ def test_removal_not_yet_heard_of_is_overcome(space: Namespace) -> None:
 def test_lost_answers_fail_and_are_read_back(space: Namespace) -> None:
     """When the kernel's answers overflow their buffer, nothing is believed: all changes fail, and what is there is read."""
     blocks = [RouteKey(Prefix.of(Address(A("10.65.0.0") + 64 * number), 26)) for number in range(400)]
+    # an answer each: another has their places
+    space.batch(*(f"route add {block.prefix} via 10.1.0.2 proto static" for block in blocks[:399]))
 
     async def scenario() -> None:
         async with opened() as made:
             made.kernel._socket._socket.setsockopt(socket.SOL_SOCKET, 33, 4096)
-            refused = [(block, None) for block in blocks[:399]]  # an answer each: there is none to remove
-            failed = await made.kernel.apply([*refused, (blocks[399], KernelRoute(RouteKind.BLACKHOLE))])
+            failed = await made.kernel.apply([(block, KernelRoute(RouteKind.BLACKHOLE)) for block in blocks])
             assert set(failed) == set(blocks)
             assert set(failed.values()) == {"ENOBUFS: No buffer space available (answers lost)"}
             made.kernel._socket._socket.setsockopt(socket.SOL_SOCKET, 33, 1 << 20)
             await made.until(lambda: made.drift == [blocks[399]])
             assert made.kernel.actual == {blocks[399]: KernelRoute(RouteKind.BLACKHOLE)}
+            space.ip("route", "flush", "proto", "static")
             await made.apply(*((block, KernelRoute(RouteKind.UNREACHABLE)) for block in blocks))
 
     space.run(scenario)

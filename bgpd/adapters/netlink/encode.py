@@ -46,6 +46,10 @@ PUT: Final = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_REPLACE
 """Make or change; only where the key itself is ours."""
 REMOVE: Final = NLM_F_REQUEST
 
+LENGTH_OFFSET: Final = 17
+NETWORK_OFFSET: Final = 40
+"""Where the message of a route with a prefix other than the default has its length and its network (alike.py)."""
+
 AF_BRIDGE: Final = 7
 TYPE_OF_KIND: Final = {
     RouteKind.UNICAST: 1,

@@ -120,6 +120,24 @@ class Mirror:
                 self._members[number] = self._members_of(value)
         self._store(key, value)
 
+    def record_alike(self, keys: dict[RouteKey, KernelValue | None], value: KernelValue | None) -> None:
+        """As ``record``, for many routes at once (each with *value*), which were of one group before, or were not there."""
+        if self.touched is not None:
+            self.touched.update(keys)
+        first = next(iter(keys), None)
+        before = None if first is None else self.actual.get(first)
+        old = before.group if type(before) is KernelRoute else None
+        new = value.group if type(value) is KernelRoute else None
+        if value is not None:
+            self.actual.update(dict.fromkeys(keys, value))  # dicts from dicts: no key is hashed again
+        else:
+            for key in keys:
+                self.actual.pop(key, None)
+        if old is not None and old != new:
+            self._routes_of.get(old, set()).difference_update(keys)
+        if new is not None and old != new:
+            self._routes_of.setdefault(new, set()).update(keys)
+
     def rename(self, names: dict[GroupKey, GroupKey]) -> None:
         """Give groups that were found the names of what they stand for; nothing else changes, so it is no drift."""
         for found, wanted in names.items():

@@ -18,6 +18,7 @@ import itertools
 import os
 import socket
 import struct
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, TypeVar
 
@@ -68,6 +69,11 @@ _BPF_RETURN: Final = 0x06
 
 HEADER: Final = struct.Struct("=IHHII")
 """nlmsghdr: length, type, flags, sequence number, port."""
+_FLAGS_OFFSET: Final = 6
+_SEQUENCE_OFFSET: Final = 8
+_LAST_SEQUENCE: Final = 0xFFFFFFFF
+_LOSSES: Final = frozenset({errno.ENOBUFS, errno.EAGAIN})
+"""What a reader hears where an answer did not fit the buffer: once ENOBUFS, and then only that there is none."""
 _BPF: Final = struct.Struct("=HBBI")  # sock_filter: code, jump if true, jump if false, constant
 _ERROR: Final = struct.Struct("=i")
 _U16: Final = struct.Struct("=H")
@@ -123,6 +129,24 @@ class NetlinkSocket:
             await asyncio.sleep(0)
         return refused
 
+    async def stream(self, batch: bytearray, size: int) -> dict[int, Refusal]:
+        """As ``transact``, for messages of *size* bytes that follow one another in *batch*; they are stamped in place."""
+        count = len(batch) // size
+        first = self._sequence if self._sequence + count <= _LAST_SEQUENCE else 1
+        self._sequence = first + count
+        numbers = array("I", range(first, first + count)).tobytes()
+        for byte in range(4):
+            batch[_SEQUENCE_OFFSET + byte :: size] = numbers[byte::4]
+        refused: dict[int, Refusal] = {}
+        whole = memoryview(batch)
+        for start in range(0, count, BATCH_BYTES // size):
+            end = min(start + BATCH_BYTES // size, count)
+            _ask_for_ack(batch, (end - 1) * size)
+            self._socket.send(whole[start * size : end * size])
+            refused.update(self._answers(first + start, end - start, start))
+            await asyncio.sleep(0)
+        return refused
+
     def _exchange(self, messages: Sequence[bytes], start: int, end: int) -> dict[int, Refusal]:
         chunk = messages[start:end]
         batch = bytearray(b"".join(chunk))
@@ -130,12 +154,11 @@ class NetlinkSocket:
         offset = last = 0
         stamp = _U32.pack_into
         for sequence, message in enumerate(chunk, first):
-            stamp(batch, offset + 8, sequence & 0xFFFFFFFF)
+            stamp(batch, offset + _SEQUENCE_OFFSET, sequence & _LAST_SEQUENCE)
             last = offset
             offset += len(message)
-        self._sequence = (first + len(chunk)) & 0xFFFFFFFF
-        flags = _U16.unpack_from(batch, last + 6)[0]
-        _U16.pack_into(batch, last + 6, flags | NLM_F_ACK)
+        self._sequence = (first + len(chunk)) & _LAST_SEQUENCE
+        _ask_for_ack(batch, last)
         self._socket.send(batch)
         return self._answers(first, end - start, start)
 
@@ -143,7 +166,7 @@ class NetlinkSocket:
         """Collect answers up to the one to the last message of the batch: ACK or error, it gets one."""
         refused: dict[int, Refusal] = {}
         while True:
-            data = self._socket.recv(READ_BYTES)
+            data = self._receive()
             for kind, flags, sequence, _, start, end in split(data):
                 position = sequence - first & 0xFFFFFFFF
                 if kind != _NLMSG_ERROR or position >= count:
@@ -153,6 +176,28 @@ class NetlinkSocket:
                     refused[base + position] = refusal
                 if position == count - 1:
                     return refused
+
+    def _receive(self) -> bytes:
+        """Return one datagram. Raises OSError (ENOBUFS) if some were lost; the rest is then thrown away, to make room for the next."""
+        try:
+            return self._socket.recv(READ_BYTES)
+        except OSError as error:
+            if error.errno not in _LOSSES:
+                raise
+        while self._waits():
+            pass
+        raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
+
+    def _waits(self) -> bool:
+        """Throw one datagram away; returns whether there was one, or a word of more that were lost."""
+        try:
+            self._socket.recv(READ_BYTES)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if error.errno not in _LOSSES:
+                raise
+        return True
 
     async def dump(self, request: bytes, decode: Callable[[int, bytes, int, int], _T | None]) -> list[_T]:
         """Read a table: *decode* gets (type, data, start, end) of each message and says what to keep.
@@ -170,12 +215,12 @@ class NetlinkSocket:
         message = bytearray(request)
         wanted = self._sequence
         self._sequence = wanted + 1 & 0xFFFFFFFF
-        _U32.pack_into(message, 8, wanted)
+        _U32.pack_into(message, _SEQUENCE_OFFSET, wanted)
         self._socket.send(message)
         entries: list[_T] = []
         consistent = True
         for chunk in itertools.count(1):
-            data = self._socket.recv(READ_BYTES)
+            data = self._receive()
             for kind, flags, sequence, _, start, end in split(data):
                 if sequence != wanted:
                     continue
@@ -284,6 +329,11 @@ def _echo_filter(port: int, silenced: Sequence[int]) -> bytes:
     program.append(_BPF.pack(_BPF_RETURN, 0, 0, 0))
     program.append(_BPF.pack(_BPF_RETURN, 0, 0, 0xFFFFFFFF))
     return b"".join(program)
+
+
+def _ask_for_ack(batch: bytearray, offset: int) -> None:
+    flags = _U16.unpack_from(batch, offset + _FLAGS_OFFSET)[0]
+    _U16.pack_into(batch, offset + _FLAGS_OFFSET, flags | NLM_F_ACK)
 
 
 def _batch_end(messages: Sequence[bytes], start: int) -> int:
