@@ -30,8 +30,9 @@ from bgpd.model.forwarding import (
 from bgpd.model.notice import Notice
 from bgpd.model.prefix import Address, Prefix
 from bgpd.sim.namespace import Namespace
+from tests.vm.patience import PATIENCE
 
-DEADLINE_S = 30.0
+DEADLINE_S = 30.0 * PATIENCE
 A, P = Address.parse, Prefix.parse
 LEGS = tuple(Leg(f"up{number}", A(f"10.{number + 1}.0.2")) for number in range(2))
 NODE = GroupKey("node")
@@ -42,12 +43,7 @@ def make_space(name: str) -> Namespace:
     """Make a namespace with up0 (10.1.0.1/24, fd01::1/64) and up1 (10.2.0.1/24, fd02::1/64); the other ends are far0 and far1."""
     made = Namespace(name)
     made.execute("sysctl", "-qw", "net.ipv6.conf.default.accept_dad=0")
-    for number in range(2):
-        made.ip("link", "add", f"up{number}", "type", "veth", "peer", "name", f"far{number}")
-        made.ip("link", "set", f"far{number}", "up")
-        made.ip("link", "set", f"up{number}", "up")
-        made.ip("address", "add", f"10.{number + 1}.0.1/24", "dev", f"up{number}")
-        made.ip("address", "add", f"fd0{number + 1}::1/64", "dev", f"up{number}", "nodad")
+    made.batch(*(line for number in range(2) for line in uplink(number)))
     deadline = time.monotonic() + DEADLINE_S
     while (
         made.ip("-6", "address", "show", "scope", "link").count("fe80") < 4
@@ -55,6 +51,17 @@ def make_space(name: str) -> Namespace:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     return made
+
+
+def uplink(number: int) -> tuple[str, ...]:
+    """Return the ``ip`` commands that make an uplink and its other end."""
+    return (
+        f"link add up{number} type veth peer name far{number}",
+        f"link set far{number} up",
+        f"link set up{number} up",
+        f"address add 10.{number + 1}.0.1/24 dev up{number}",
+        f"address add fd0{number + 1}::1/64 dev up{number} nodad",
+    )
 
 
 def blocks(count: int, first: str = "10.128.0.0") -> list[RouteKey]:

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from bgpd.sim.namespace import Namespace
-from tests.netns.kernel_world import make_space
+from tests.netns.kernel_world import DEADLINE_S, make_space
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.netns, pytest.mark.vm]
 
 CONFIG = """
 [node]
@@ -47,7 +47,7 @@ def config(tmp_path: Path) -> Path:
 def check(space: Namespace, config: Path, *options: str) -> subprocess.CompletedProcess[str]:
     command = ["ip", "netns", "exec", space.name, sys.executable, "-m", "bgpd.cli.main", "check", "host"]
     command += ["--config", str(config), "--socket", "/nonexistent/s", *options]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=DEADLINE_S)
 
 
 def findings(done: subprocess.CompletedProcess[str]) -> dict[str, dict[str, Any]]:

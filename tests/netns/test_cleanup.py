@@ -28,9 +28,9 @@ from bgpd.model.forwarding import (
 )
 from bgpd.model.prefix import Family
 from bgpd.sim.namespace import Namespace
-from tests.netns.kernel_world import LEGS, A, P, blocks, keeping, make_space, through
+from tests.netns.kernel_world import DEADLINE_S, LEGS, A, P, blocks, keeping, make_space, through
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.netns, pytest.mark.vm]
 
 DEVICE = DeviceKey("vxlan.bgpd")
 OURS: dict[KernelKey, KernelValue] = {
@@ -93,7 +93,7 @@ def look(space: Namespace) -> list[str]:
 def cleanup(space: Namespace, *options: str) -> subprocess.CompletedProcess[str]:
     command = ["ip", "netns", "exec", space.name, sys.executable, "-m", "bgpd.cli.main", "cleanup", *options]
     environment = {**os.environ, "BGPD_CONFIG": "/nonexistent/bgpd.toml"}
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=environment)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=DEADLINE_S, env=environment)
 
 
 def test_all_that_is_ours_goes_and_nothing_else(space: Namespace) -> None:

@@ -18,10 +18,11 @@ import pytest
 from bgpd.model.event import Configured, Converged
 from bgpd.sim.namespace import Namespace
 from bgpd.sim.replay import read, replay
+from tests.vm.patience import PATIENCE
 
 pytestmark = pytest.mark.netns
 
-DEADLINE_S = 30.0
+DEADLINE_S = 30.0 * PATIENCE
 
 CONFIG = """
 [node]
@@ -118,6 +119,7 @@ def hosts(tmp_path: Path) -> Iterator[Callable[..., Host]]:
         host.close()
 
 
+@pytest.mark.vm
 def test_daemon_claims_its_block_and_leaves_the_kernel_alone_when_it_ends(hosts: Callable[..., Host]) -> None:
     """Its block is a blackhole of ours; a default route of another's survives; SIGTERM exits 0 and removes nothing."""
     host = hosts("a")
@@ -135,6 +137,7 @@ def test_daemon_claims_its_block_and_leaves_the_kernel_alone_when_it_ends(hosts:
     assert sorted([*before, *ours]) == running == host.routes()
 
 
+@pytest.mark.vm
 def test_kill_and_restart_writes_nothing(hosts: Callable[..., Host]) -> None:
     """After kill -9 the next daemon finds all as it should be: the kernel sees no route, nexthop, link or neighbour change."""
     host = hosts("a")
@@ -171,6 +174,7 @@ def test_second_daemon_of_a_living_node_is_refused(hosts: Callable[..., Host]) -
     assert first.ready()
 
 
+@pytest.mark.vm
 def test_nodes_of_one_store_take_different_blocks_and_see_each_other(hosts: Callable[..., Host]) -> None:
     """Two daemons on one SQLite file own a block each; without BGP the other's falls back, since a default route leads to it."""
     first, second = hosts("a"), hosts("b", "node2", "10.0.0.2")

@@ -37,7 +37,7 @@ from bgpd.model.prefix import Address, Prefix
 from bgpd.sim.namespace import Namespace
 from tests.netns.kernel_world import LEGS, A, Kept, blocks, keeping, make_space
 
-pytestmark = [pytest.mark.netns, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.netns, pytest.mark.vm, pytest.mark.timeout(600)]
 
 CHAOS_S = float(os.environ.get("CHAOS_S", "4"))
 SEED = int(os.environ.get("CHAOS_SEED", "1"))

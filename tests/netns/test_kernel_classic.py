@@ -12,7 +12,7 @@ from bgpd.model.forwarding import Group, KernelKey, KernelValue
 from bgpd.sim.namespace import Namespace
 from tests.netns.kernel_world import LEGS, NODE, blocks, heard, keeping, make_space, monitoring, through
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.netns, pytest.mark.vm]
 
 CLASSIC = KernelOptions(objects=NexthopObjects.OFF)
 BLOCKS = blocks(30)
