@@ -25,9 +25,11 @@ _structured_traceback = structlog.processors.ExceptionRenderer(
 def configure(level: str, log_format: str) -> None:
     """Set up logging for the process.
 
+    *level*: ``auto`` is info, until :func:`set_level` says otherwise.
     *log_format*: ``journal``, ``json``, ``console``, or ``auto``: console on a terminal, journal where standard error goes to it,
     else json.
     """
+    level = "info" if level == "auto" else level
     if log_format == "auto":
         log_format = "console" if sys.stderr.isatty() else "journal" if journal.connected_stderr() else "json"
     processors: list[structlog.typing.Processor] = [structlog.processors.add_log_level]
@@ -42,10 +44,19 @@ def configure(level: str, log_format: str) -> None:
             processors += [_timestamp, _structured_traceback, structlog.processors.JSONRenderer(sort_keys=False)]
     structlog.configure(
         processors=processors,
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        wrapper_class=_filtering(level),
         logger_factory=factory,
         cache_logger_on_first_use=True,
     )
+
+
+def set_level(level: str) -> None:
+    """Log from *level* on, from now: ``debug`` to ``critical``, which is silence: nothing is logged as that."""
+    structlog.configure(wrapper_class=_filtering(level))
+
+
+def _filtering(level: str) -> type[structlog.typing.FilteringBoundLogger]:
+    return structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()])
 
 
 def _as_fields(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

@@ -56,6 +56,7 @@ METHODS = "first-found, interface=NAMES, can-reach=ADDRESS or cidr=CIDRS"
 def findings(sections: Mapping[str, Section]) -> Iterator[Finding]:
     """Yield all that is wrong with well-typed sections, given by their path in the file; absent ones are not judged."""
     checks = {section.name for section in sections.values() if isinstance(section, CheckSection)}
+    own_asn = next((section.asn for section in sections.values() if isinstance(section, NodeSection)), None)
     for path, section in sections.items():
         match section:
             case NodeSection():
@@ -65,7 +66,7 @@ def findings(sections: Mapping[str, Section]) -> Iterator[Finding]:
             case PoolSection():
                 yield from _pool(section)
             case PeerSection():
-                yield from _peer(path, section)
+                yield from _peer(path, section, own_asn)
             case MqttSection():
                 yield from _mqtt(section)
             case MetricsSection():
@@ -246,7 +247,7 @@ def _pool(pool: PoolSection) -> Iterator[Finding]:
         yield "pool.cidr", reason
 
 
-def _peer(path: str, peer: PeerSection) -> Iterator[Finding]:
+def _peer(path: str, peer: PeerSection, own_asn: int | None) -> Iterator[Finding]:
     yield from _asn(f"{path}.asn", peer.asn)
     if reason := _not_unicast(peer.address):
         yield f"{path}.address", reason
@@ -258,6 +259,12 @@ def _peer(path: str, peer: PeerSection) -> Iterator[Finding]:
         yield f"{path}.address", "must not be our own address"
     if peer.hold_time_s in {1, 2}:
         yield f"{path}.hold_time_s", "must be 0 (no keepalives) or at least 3 (RFC 4271 section 4.2)"
+    if peer.role_strict and peer.role is None:
+        yield f"{path}.role_strict", "needs role: our own (RFC 9234)"
+    if peer.role is not None and peer.asn == own_asn:
+        yield f"{path}.role", "is of sessions with another AS only (RFC 9234)"
+    if len(set(peer.filters)) != len(peer.filters):
+        yield f"{path}.filters", "must name each filter once"
     yield from _link(path, peer)
     if not peer.families:
         yield f"{path}.families", "must name at least one of ipv4, ipv6"

@@ -23,12 +23,13 @@ from bgpd.adapters.netlink.options import KernelOptions, NexthopObjects
 from bgpd.adapters.prometheus import Endpoint
 from bgpd.adapters.store.open import Access
 from bgpd.adapters.store.records import vtep_mac
+from bgpd.core.resource.annotations import PREFIXES_MAX, RESTART_MAX_S
 from bgpd.core.resource.rules import parse_community, parse_peer_ip
 from bgpd.model.event import Configured, Options
 from bgpd.model.forwarding import MAIN_TABLE, PROTOCOL, RouteSettings
 from bgpd.model.health import HealthCheck, StaticPrefix
 from bgpd.model.node import AddressMethod, Node
-from bgpd.model.peer import Bfd, Peer, PeerPolicy, SecretRef
+from bgpd.model.peer import Bfd, MaxPrefix, NextHopMode, Peer, PeerPolicy, Role, SecretRef
 from bgpd.model.pool import Fallback, Mode, Pool, parse_preference
 from bgpd.model.prefix import Address, Family, Prefix, parse_interface
 
@@ -144,6 +145,15 @@ class BfdSection(Section, frozen=True, kw_only=True):
         )
 
 
+class MaxPrefixSection(Section, frozen=True, kw_only=True):
+    """How many prefixes a peer may send; one more ends its session (RFC 4486 section 4)."""
+
+    limit: Annotated[int, Meta(ge=1, le=PREFIXES_MAX)]
+    warn_percent: Annotated[int, Meta(ge=0, le=100)] = 75
+    restart_s: Annotated[int, Meta(ge=0, le=RESTART_MAX_S)] = 0
+    """How long it then stays down; 0: until it is reset."""
+
+
 class PeerSection(Section, frozen=True, kw_only=True):
     name: Name
     address: Address
@@ -165,6 +175,15 @@ class PeerSection(Section, frozen=True, kw_only=True):
     extended_next_hop: bool = False
     """IPv4 routes with IPv6 next hops (RFC 8950)."""
     families: tuple[Literal["ipv4", "ipv6"], ...] = ("ipv4",)
+    filters: tuple[Name, ...] = ()
+    """BGPFilters of the store, in their order."""
+    next_hop_mode: Literal["Auto", "Self", "Keep"] = "Auto"
+    allowed_own_asns: Annotated[int, Meta(ge=0, le=255)] = 0
+    max_prefix: MaxPrefixSection | None = None
+    role: Literal["provider", "customer", "rs", "rs-client", "peer"] | None = None
+    """Ours (RFC 9234)."""
+    role_strict: bool = False
+    """No session without the peer's role."""
     bfd: BfdSection | None = None
     password: PasswordSection | None = None
     """TCP-MD5 (RFC 2385)."""
@@ -386,6 +405,8 @@ class MqttSection(Section, frozen=True, kw_only=True):
 
 
 class LogLevel(StrEnum):
+    AUTO = "auto"
+    """As BGPConfiguration's logSeverityScreen says, else info."""
     DEBUG = "debug"
     INFO = "info"
     WARNING = "warning"
@@ -401,7 +422,7 @@ class LogFormat(StrEnum):
 
 
 class LogSection(Section, frozen=True, kw_only=True):
-    level: LogLevel = LogLevel.INFO
+    level: LogLevel = LogLevel.AUTO
     format: LogFormat = LogFormat.AUTO
 
 
@@ -505,6 +526,7 @@ class Config(Section, frozen=True, kw_only=True):
         return tuple(section.check() for section in self.check)
 
     def _peer(self, section: PeerSection) -> Peer:
+        limit = section.max_prefix
         return Peer(
             name=section.name,
             address=section.address,
@@ -522,7 +544,15 @@ class Config(Section, frozen=True, kw_only=True):
             interface=section.interface,
             add_path_receive=section.add_path,
             extended_next_hop=section.extended_next_hop,
-            policy=PeerPolicy(bfd=section.bfd.timers() if section.bfd is not None else None),
+            role=Role(section.role) if section.role is not None else None,
+            role_strict=section.role_strict,
+            policy=PeerPolicy(
+                filters=section.filters,
+                next_hop_mode=NextHopMode(section.next_hop_mode),
+                allowed_own_asns=section.allowed_own_asns,
+                max_prefix=MaxPrefix(limit.limit, limit.warn_percent, limit.restart_s) if limit is not None else None,
+                bfd=section.bfd.timers() if section.bfd is not None else None,
+            ),
             password=section.password.reference() if section.password is not None else None,
         )
 

@@ -75,6 +75,8 @@ class Facts:
     gateways: dict[Address, Address] = field(default_factory=dict)
     """Peers that are reached by a gateway (reachableBy)."""
     limits: dict[Address, Limit] = field(default_factory=dict)
+    log_level: str = ""
+    """As BGPConfiguration says; empty: it says nothing."""
     drain: Stage = Stage.OFF
     """Graceful shutdown (RFC 8326): all that is announced asks to be avoided, or is withdrawn."""
     drain_keeps_blocks: bool = False

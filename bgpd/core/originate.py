@@ -64,6 +64,8 @@ class Originator:
             ),  # the host's own processes use these: their packets are routed before they are translated
         ):
             for prefix in ranges or ():
+                if ranges is settings.load_balancer and settings.aggregate is False and not prefix.is_host:
+                    continue  # single addresses of it go out as the node's file announces them, with their checks
                 yield Exportable(prefix=prefix, source=Source.SERVICE, blackhole=is_dropped and not prefix.is_host)
 
 

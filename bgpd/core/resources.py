@@ -52,6 +52,18 @@ class Resources:
         self._state.sessions.everything_changed()
         self._state.stale.own = True
         self._state.stale.exporters.update(dict.fromkeys(self._state.facts.peers))
+        self._settings()
+
+    def _settings(self) -> None:
+        """Take up what BGPConfiguration says of this node as a whole."""
+        facts, stale = self._state.facts, self._state.stale
+        settings = facts.world.configuration(facts.me.name)
+        if self._state.resolver.ignore(settings.ignored_interfaces or ()):
+            stale.resolution = stale.overlay = True
+        level = settings.log_level or ""
+        if level != facts.log_level:
+            facts.log_level = level
+            self._state.note("log.level_changed", level=level or "auto")
 
     def _filter(self, name: str) -> None:
         """Whoever uses a filter is looked at again: maybe it was missing, or is now; stored routes are judged anew."""

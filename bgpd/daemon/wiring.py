@@ -41,7 +41,7 @@ from bgpd.adapters.systemd import Systemd
 from bgpd.adapters.unnumbered import Unnumbered
 from bgpd.api.metrics import MetricsServer, Unusable
 from bgpd.api.server import Server, SocketUnusable
-from bgpd.config.schema import Config, SpeakerMode
+from bgpd.config.schema import Config, LogLevel, SpeakerMode
 from bgpd.core.explain import Explainer
 from bgpd.core.pipeline import Phase, Pipeline
 from bgpd.daemon import compare, loop
@@ -351,6 +351,9 @@ class Daemon:
         event = self._events.tell(notice)
         if self._telling is not None:
             self._telling.event(event)
+        if notice.name == "log.level_changed" and self._config.log.level is LogLevel.AUTO:
+            wished = str(notice.fields["level"])
+            log.set_level("info" if wished == "auto" else wished)
         log.tell(notice.name, notice.fields)
 
     def _uplinks(self) -> set[str]:

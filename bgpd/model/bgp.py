@@ -95,6 +95,14 @@ class BgpConfiguration(msgspec.Struct, frozen=True, kw_only=True):
     advertisements: tuple[Advertisement, ...] | None = None
     priority_v4: int | None = None
     priority_v6: int | None = None
+    node_ip_only: bool | None = None
+    """bindMode NodeIP: connections are accepted at the node's own addresses only."""
+    ignored_interfaces: tuple[str, ...] | None = None
+    """Globs of links whose connected routes resolve no next hop."""
+    log_level: str | None = None
+    """logSeverityScreen, as adapters/log.py calls it."""
+    aggregate: bool | None = None
+    """serviceLoadBalancerAggregation: LoadBalancer ranges are announced as a whole."""
 
     def priority(self, family: Family) -> int:
         """Priority of the node's own routes (ipv4NormalRoutePriority)."""

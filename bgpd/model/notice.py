@@ -46,6 +46,9 @@ KINDS: dict[str, Kind] = {
     "ipam.kept": Kind("addresses or a block could not be given back, and why"),
     "kernel.refused": Kind("the kernel did not take an object; it is tried again"),
     "lease.lost": Kind("this node's lease had ended: for others it was dead"),
+    "log.level_changed": Kind(
+        "BGPConfiguration asks for another log level; the node's file decides where it says one", good=True
+    ),
     "mqtt.lost": Kind("the broker cannot be reached; it is tried again"),
     "mqtt.returned": Kind("the broker is there again", good=True),
     "name.held": Kind("another boot of this host holds the node's name; its lease is waited for"),

@@ -31,3 +31,22 @@ def test_a_failure_is_told_with_its_place_and_without_variables(capsys: pytest.C
     assert "failed after 4 bytes" == told["exception"][0]["exc_value"]
     assert ["fail"] == [frame["name"] for frame in told["exception"][0]["frames"][1:]]
     assert "hush" not in line
+
+
+def test_the_level_changes_while_running(capsys: pytest.CaptureFixture[str]) -> None:
+    """A level that is set counts from the next line on; "critical" is silence, and "auto" began as info."""
+    log.configure("auto", "json")
+    try:
+        log.tell("peer.lost", {"step": 1})
+        log.tell("peer.established", {"step": 2})
+        log.set_level("error")
+        log.tell("peer.lost", {"step": 3})
+        log.set_level("critical")
+        structlog.get_logger().error("peer.lost", step=4)
+        log.set_level("debug")
+        structlog.get_logger().debug("peer.lost", step=5)
+    finally:
+        structlog.reset_defaults()
+
+    lines = capsys.readouterr().err.splitlines()
+    assert [1, 2, 5] == [json.loads(line)["step"] for line in lines]

@@ -23,7 +23,7 @@ from bgpd.model.event import Options
 from bgpd.model.forwarding import RouteSettings
 from bgpd.model.health import HealthCheck, StaticPrefix
 from bgpd.model.node import Node
-from bgpd.model.peer import Peer, SecretRef
+from bgpd.model.peer import MaxPrefix, NextHopMode, Peer, PeerPolicy, Role, SecretRef
 from bgpd.model.pool import Mode, Pool
 from bgpd.model.prefix import Address, Family, Prefix
 
@@ -129,6 +129,12 @@ listen_port = 1180
 interface = "eth1"
 add_path = true
 families = ["ipv4", "ipv6"]
+filters = ["a", "b"]
+next_hop_mode = "Self"
+allowed_own_asns = 2
+max_prefix = { limit = 1000, restart_s = 60 }
+role = "customer"
+role_strict = true
 [pool]
 name = "p"
 cidr = "fd00::/64"
@@ -172,6 +178,14 @@ peers_learned_ceiling_s = 3
             listen_port=1180,
             interface="eth1",
             add_path_receive=True,
+            role=Role.CUSTOMER,
+            role_strict=True,
+            policy=PeerPolicy(
+                filters=("a", "b"),
+                next_hop_mode=NextHopMode.SELF,
+                allowed_own_asns=2,
+                max_prefix=MaxPrefix(1000, 75, 60),
+            ),
         ),
     )
     assert event.options == Options(
@@ -212,7 +226,8 @@ def test_the_example_holds_and_shows_each_default():
         for key in ("name", "router_id", "block_size", "fallback"):
             as_shown[name].pop(key, None)
     as_shown["bgp"].pop("mesh")
-    as_shown["peer"][0].pop("bfd")
+    for key in ("bfd", "filters", "max_prefix", "role"):
+        as_shown["peer"][0].pop(key)
     as_shown["peer"][0].pop("password")
     as_shown["node"].pop("labels")
     for key in ("ca", "cert", "key", "server_name", "user", "password_file"):
@@ -348,7 +363,7 @@ def test_all_defects_are_listed_at_once(tmp_path):
         ("node.asn", '"x"', "must be a whole number, not text"),
         ("peer[0].address", '"192.0.2.300"', "'192.0.2.300' does not appear to be an IPv4 or IPv6 address"),
         ("peer[1].asn", "", "is required"),
-        ("log.level", '"loud"', "must be one of 'debug', 'info', 'warning', 'error'"),
+        ("log.level", '"loud"', "must be one of 'auto', 'debug', 'info', 'warning', 'error'"),
         ("peer[2].hold_time_s", "1", "must be 0 (no keepalives) or at least 3 (RFC 4271 section 4.2)"),
         ("fallback.restore_ceiling_s", "5", "must be at least restore_after_s (10)"),
     ]
@@ -363,6 +378,10 @@ def test_all_defects_are_listed_at_once(tmp_path):
             "must not stand beside multihop_ttl",
         ),
         (MINIMAL + PEER + "passive = true\nlisten_port = 0", "peer[0].listen_port", "must not be 0"),
+        (MINIMAL + PEER + "role_strict = true", "peer[0].role_strict", "needs role"),
+        (MINIMAL + PEER.replace("65001", "64512") + 'role = "peer"', "peer[0].role", "sessions with another AS only"),
+        (MINIMAL + PEER + 'filters = ["a", "a"]', "peer[0].filters", "name each filter once"),
+        (MINIMAL + PEER + "max_prefix = { limit = 0 }", "peer[0].max_prefix.limit", ""),
         (MINIMAL + PEER + "extended_next_hop = true", "peer[0].extended_next_hop", "needs a session over IPv6"),
         (
             MINIMAL + PEER.replace("192.0.2.1", "fe80::2").replace("192.0.2.2", "fe80::1"),

@@ -128,7 +128,12 @@ def resources() -> list[list[ev.Event]]:
     prefix = StaticPrefix(prefix=P("203.0.114.1/32"), check="dns")
     return [
         [ev.BgpConfigurationChanged(meshed), ev.BgpConfigurationChanged(replace(meshed, asn=65010))],
-        [ev.BgpConfigurationChanged(own_port)],
+        [
+            ev.BgpConfigurationChanged(replace(own_port, ignored_interfaces=("eth1",), log_level="debug")),
+            ev.BgpConfigurationChanged(
+                replace(own_port, ignored_interfaces=("docker*",), aggregate=False, node_ip_only=True)
+            ),
+        ],
         [ev.BgpFilterChanged(BgpFilter(name="f")), ev.BgpFilterRemoved("f"), ev.BgpFilterChanged(reject)],
         [ev.BgpFilterChanged(BgpFilter(name="out", export_v4=(transit,)))],
         [ev.BgpPeerChanged(far), ev.BgpPeerChanged(replace(far, asn=65778))],

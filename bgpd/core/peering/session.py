@@ -55,9 +55,11 @@ def described(world: World, peer: Peer, by: BgpPeer, other: Node | None) -> Peer
         keepalive = by.keepalive_s
         hold = max(HOLD_MIN_S, math.ceil(3 * keepalive)) if keepalive else peer.hold_time_s
     local, reason = _local(world, peer, by)
+    hidden = bool(world.configuration(world.me.name).node_ip_only) and local != world.me.address(local.family)
     described_one = msgspec.structs.replace(
         peer,
         local_address=local,
+        listen_port=0 if hidden else peer.listen_port,
         hold_time_s=min(hold, 65_535),
         graceful_restart_s=peer.graceful_restart_s if by.restart_s is None else by.restart_s,
         ttl_security=by.ttl_security,

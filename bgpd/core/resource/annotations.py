@@ -20,7 +20,7 @@ INTERFACE: Final = "bgpd.io/interface"
 
 PREFIXES_MAX: Final = 100_000_000
 """Limit of bgpd.io/max-prefix: far above what a node can hold."""
-_RESTART_MAX_S: Final = 30 * 86_400
+RESTART_MAX_S: Final = 30 * 86_400
 _INTERFACE = re.compile(r"[^\s/:%]{1,15}")
 _MAX_PREFIX = re.compile(r"(\d{1,9})(?:,(\d{1,3})%)?(?:,(\S+))?")
 
@@ -47,7 +47,7 @@ def parse_max_prefix(text: str) -> MaxPrefix:
         raise ValueError(f"the limit must be 1 to {PREFIXES_MAX}")
     if not 0 <= warn <= 100:
         raise ValueError("the share to warn at must be 0 to 100 %")
-    if not 0 <= restart_s <= _RESTART_MAX_S:
+    if not 0 <= restart_s <= RESTART_MAX_S:
         raise ValueError("the restart time must be at most 30 days")
     return MaxPrefix(limit, warn, int(restart_s))
 

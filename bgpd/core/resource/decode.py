@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from bgpd.core.resource import annotations as notes
 from bgpd.core.resource.rules import given, parse_asn, parse_community, parse_duration, parse_peer_ip
@@ -29,9 +29,22 @@ from bgpd.model.peer import NextHopMode, Role, SecretRef
 from bgpd.model.prefix import Address, Family, Prefix, parse_interface
 
 Resource = Mapping[str, Any]
+T = TypeVar("T")
 
 RESTART_MAX_S = 4095
 """Largest restart time that the capability holds (RFC 4724 section 3)."""
+
+
+LOG_LEVELS = {
+    "Trace": "debug",
+    "Debug": "debug",
+    "Info": "info",
+    "Warning": "warning",
+    "Error": "error",
+    "Fatal": "critical",
+    "None": "critical",
+}
+"""Calico's severities as ours; there is nothing below debug, and nothing above error."""
 
 
 def bgp_peer(name: str, resource: Resource) -> BgpPeer:
@@ -88,6 +101,10 @@ def bgp_configuration(name: str, resource: Resource) -> BgpConfiguration:
         advertisements=_advertisements(spec.get("prefixAdvertisements"), named),
         priority_v4=spec.get("ipv4NormalRoutePriority"),
         priority_v6=spec.get("ipv6NormalRoutePriority"),
+        node_ip_only=_choice(spec, "bindMode", {"NodeIP": True, "None": False}),
+        ignored_interfaces=tuple(spec["ignoredInterfaces"]) if spec.get("ignoredInterfaces") is not None else None,
+        log_level=_choice(spec, "logSeverityScreen", LOG_LEVELS),
+        aggregate=_choice(spec, "serviceLoadBalancerAggregation", {"Enabled": True, "Disabled": False}),
     )
 
 
@@ -160,6 +177,11 @@ def _operation(one: Resource) -> Operation:
 
 
 # ------------------------------------------------------------------ parts
+
+
+def _choice(spec: Resource, field: str, words: Mapping[str, T]) -> T | None:
+    word = given(dict(spec), field)
+    return words[word] if word else None
 
 
 def _spec(resource: Resource) -> dict[str, Any]:

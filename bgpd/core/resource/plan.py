@@ -16,7 +16,7 @@ import msgspec
 from bgpd.core.peering import world as peering
 from bgpd.core.peering.resolve import Sessions, nodes_by_address
 from bgpd.core.peering.session import held
-from bgpd.core.resource import decode
+from bgpd.core.resource import decode, settings
 from bgpd.core.resource.bgp import BGPCONFIGURATION, BGPFILTER, BGPPEER
 from bgpd.core.resource.check import Known, Resource
 from bgpd.core.resource.merge import effective
@@ -112,7 +112,8 @@ def _json(value: Any) -> str:
 
 def effects(before: World, after: World) -> list[str]:
     """Say what nodes would do about the change from *before* to *after*, for people."""
-    return [*_session_lines(before, after), *_pool_lines(before, after)]
+    specs = [{name: _spec(one) for name, one in world.of(BGPCONFIGURATION.kind).items()} for world in (before, after)]
+    return [*_session_lines(before, after), *settings.lines(*specs), *_pool_lines(before, after)]
 
 
 def _session_lines(before: World, after: World) -> Iterator[str]:

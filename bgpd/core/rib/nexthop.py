@@ -10,6 +10,7 @@ to is one that the kernel was told to take as on link.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import msgspec
@@ -46,10 +47,21 @@ class Resolver:
         self._own: dict[Address, set[str]] = {}
         self._gateways: dict[Address, Address] = {}
         self._on_link: dict[tuple[str, Address], Resolved] = {}
+        self._globs: tuple[str, ...] = ()
+        self._ignored: re.Pattern[str] | None = None
 
     @property
     def links(self) -> dict[str, LinkChanged]:
         return self._links
+
+    def ignore(self, globs: tuple[str, ...]) -> bool:
+        """Have connected routes of links with such names lead to no next hop (Calico's ignoredInterfaces); returns whether that is new."""
+        if globs == self._globs:
+            return False
+        self._globs = globs
+        words = ("".join(".*" if part == "*" else re.escape(part) for part in re.split(r"(\*)", one)) for one in globs)
+        self._ignored = re.compile("|".join(words)) if globs else None
+        return True
 
     def link_changed(self, link: LinkChanged) -> None:
         self._links[link.name] = link
@@ -191,6 +203,8 @@ class Resolver:
                 why = "it leads through a tunnel of ours"
             elif link is None or not link.up:
                 why = f"link {device} is down"
+            elif gateway is None and self._ignored is not None and self._ignored.fullmatch(device):
+                why = f"link {device} is one of ignoredInterfaces"
             elif gateway is None:
                 legs.add(Leg(device, address))
             else:

@@ -271,3 +271,29 @@ def test_large_mesh_is_told_as_a_whole() -> None:
     found = effects(world(*nodes, NO_MESH), world(*nodes, resource("BGPConfiguration", {})))
 
     assert found == ["the mesh of 301 nodes would be turned on"]
+
+
+def test_settings_of_nodes_are_planned() -> None:
+    """Ranges, ignored links and the log level are told by what nodes would do; what has no effect here says so."""
+    before = resource("BGPConfiguration", {"serviceLoadBalancerIPs": [{"cidr": "203.0.113.0/24"}]}, "default")
+    spec = {
+        "serviceLoadBalancerIPs": [{"cidr": "203.0.113.0/24"}],
+        "serviceLoadBalancerAggregation": "Disabled",
+        "serviceClusterIPs": [{"cidr": "10.96.0.0/12"}],
+        "ignoredInterfaces": ["docker0", "veth*"],
+        "logSeverityScreen": "Trace",
+        "programClusterRoutes": "Disabled",
+    }
+    expected = [
+        "10.96.0.0/12: would be announced by every node",
+        "203.0.113.0/24: would be withdrawn by every node",
+        "every node: next hops would be resolved anew; links whose connected routes do not count: docker0, veth*",
+        "every node: would log from debug on, where its file says no level",
+        "programClusterRoutes has no effect here: bgpd itself programs every route of the cluster, and no other program does",
+    ]
+
+    assert expected == effects(world(before), world(resource("BGPConfiguration", spec, "default")))
+    own = resource("BGPConfiguration", {"logSeverityScreen": "Error"}, "node.a")
+    assert ["node a: would log from error on, where its file says no level"] == effects(
+        world(before), world(before, own)
+    )
