@@ -16,7 +16,7 @@ from bgpd.cli.render import Cell, Column, Table, show, show_json
 from bgpd.config.document import Document, Origin
 from bgpd.config.error import ConfigError
 from bgpd.config.load import DEFAULT_PATH, hidden, load_document
-from bgpd.config.schema import Config, FallbackSection, PeerSection, StoreSection
+from bgpd.config.schema import Config, FallbackSection, LogLevel, PeerSection, StoreSection
 from bgpd.config.values import When, values, when
 from bgpd.model.pool import Pool, preference_text
 from bgpd.model.wire import to_builtin
@@ -146,7 +146,7 @@ def summary_table(found: Config) -> Table:
         ),
         ("speaker", f"ExaBGP in {found.speaker.mode} mode, in {found.speaker.runtime_dir}"),
         ("socket", found.api.socket),
-        ("log", f"{found.log.level} and above, as {found.log.format}"),
+        ("log", f"{_level(found.log.level)} and above, as {found.log.format}"),
     ]
     return Table((Column(""), Column("")), rows)
 
@@ -215,3 +215,7 @@ def _peer(peer: PeerSection) -> tuple[Cell, ...]:
         peer.graceful_restart_s,
         how + hops + password,
     )
+
+
+def _level(level: LogLevel) -> str:
+    return "info (or as BGPConfiguration says)" if level is LogLevel.AUTO else level.value

@@ -58,7 +58,7 @@ ecmp      up to 16 equal paths, through any neighbor AS
 start-up  removes nothing for up to 120 s, until all peers have spoken
 speaker   ExaBGP in raw mode, in /run/bgpd/speaker
 socket    /run/bgpd/bgpd.sock
-log       info and above, as auto
+log       info (or as BGPConfiguration says) and above, as auto
 
 NAME  ADDRESS   PORT     AS  LOCAL ADDRESS  FAMILIES  HOLD S  RESTART S  CONNECTION
 tor1  10.1.1.1   179  65001  10.1.1.2       ipv4           9        120  active
