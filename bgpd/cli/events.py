@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
 
 import click
@@ -11,10 +10,15 @@ import msgspec
 
 from bgpd.api import protocol
 from bgpd.api.client import Client
-from bgpd.cli.options import asking, asks, output
+from bgpd.cli.lazy import Place, load
+from bgpd.cli.line import line
+from bgpd.cli.options import BadInput, asking, asks, output
 from bgpd.cli.render import WARN, Cell, Column, Styled, Table, show, show_json
 from bgpd.model.notice import KINDS
 from bgpd.model.telling import EventsMessage, EventView, PeerMessage, StatusMessage
+
+_BROKER = Place("bgpd.cli.broker", "broker_of", "")
+_SHOW = Place("bgpd.cli.broker", "show_broker", "")
 
 
 @click.command()
@@ -22,10 +26,41 @@ from bgpd.model.telling import EventsMessage, EventView, PeerMessage, StatusMess
 @click.option("-n", "--last", type=click.IntRange(0), default=50, show_default=True, help="Begin with so many.")
 @click.option("--kinds", is_flag=True, help="Show every event there is, and what it means.")
 @click.option("--schema", is_flag=True, help="Write the JSON Schema of what a broker is told.")
+@click.option("--node", metavar="NAME", help="What the broker knows of this node, also of one that is gone.")
+@click.option("--all-nodes", is_flag=True, help="What the broker knows of all nodes of the cluster.")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    envvar="BGPD_CONFIG",
+    default=Path("/etc/bgpd/bgpd.toml"),
+    show_default=True,
+    show_envvar=True,
+    help="The configuration that names the broker.",
+)
 @output()
 @asks
-def events(*, follow: bool, last: int, kinds: bool, schema: bool, socket: Path, output: str) -> None:
-    """Show what happened to this node: sessions, blocks, paths, store, kernel."""
+def events(
+    *,
+    follow: bool,
+    last: int,
+    kinds: bool,
+    schema: bool,
+    node: str | None,
+    all_nodes: bool,
+    config: Path,
+    socket: Path,
+    output: str,
+) -> None:
+    """Show what happened: sessions, blocks, paths, store, kernel.
+
+    Without --node it is this node's, from the memory of its daemon. With it, the broker of `[mqtt]` is asked: the node's status, its
+    peers and its last 50 events, which the broker keeps, and with --follow what comes. Where no broker is configured, this node's own
+    daemon answers for it.
+    """
+    if (node is not None or all_nodes) and _from_broker(
+        config, node, all_nodes=all_nodes, follow=follow, last=last, output=output
+    ):
+        return
     if schema:
         click.echo(msgspec.json.format(msgspec.json.encode(message_schema()), indent=2).decode())
     elif kinds:
@@ -44,16 +79,19 @@ def events(*, follow: bool, last: int, kinds: bool, schema: bool, socket: Path, 
                 click.echo(line(event))
 
 
-def line(event: EventView) -> str:
-    """Write an event as one line: local time, level, name, fields."""
-    at = datetime.fromtimestamp(event.at).astimezone().isoformat(" ", "milliseconds")
-    fields = " ".join(f"{name}={_word(value)}" for name, value in event.fields.items())
-    return f"{at}  {event.level:7}  {event.event:18}  {fields}".rstrip()
-
-
-def _word(value: object) -> str:
-    text = str(value)
-    return f'"{text}"' if " " in text or not text else text
+def _from_broker(config: Path, node: str | None, *, all_nodes: bool, follow: bool, last: int, output: str) -> bool:
+    """Show what the broker knows; returns False where there is none, and this node's own daemon knows. Raises BadInput."""
+    if node is not None and all_nodes:
+        raise BadInput("--node and --all-nodes exclude each other")
+    if node is not None and (not node or set("+#/") & set(node)):
+        raise BadInput(f"{node!r} is no node's name: + # and / have a meaning in MQTT; --all-nodes shows all")
+    own, broker = load(_BROKER)(config)
+    if broker is not None:
+        load(_SHOW)(broker, node, follow=follow, last=last, output=output)
+        return True
+    if node != own:
+        raise BadInput(f"{config} names no broker ([mqtt] host): without one, only {own} itself can be shown, here")
+    return False
 
 
 def _following(client: Client, last: int) -> Iterator[EventView]:

@@ -18,6 +18,11 @@ class Place(NamedTuple):
     summary: str
 
 
+def load(place: Place) -> Any:
+    """Return what *place* names, with its module loaded now."""
+    return getattr(import_module(place.module), place.attribute)
+
+
 class Lazy(click.Group):
     """A group that loads a subcommand when it is called, and lists them without loading any."""
 
@@ -32,7 +37,7 @@ class Lazy(click.Group):
         place = self._places.get(cmd_name)
         if place is None:
             return None
-        command = getattr(import_module(place.module), place.attribute)
+        command = load(place)
         assert isinstance(command, click.Command), f"{place.module}.{place.attribute} is no click command"
         return command
 

@@ -27,7 +27,10 @@ class EventView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EventsMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """Topic ``…/events``: what happened, in order, several at once where they came fast."""
+    """Topic ``…/events``: what happened, in order, several at once where they came fast.
+
+    Topic ``…/recent``, retained: the last of them.
+    """
 
     version: Literal[1] = 1
     cluster: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 import signal
 import socket as sockets
@@ -20,14 +21,21 @@ import jsonschema
 import msgspec
 import pytest
 
-from bgpd.adapters.mqtt.broker import EVENTS_MAX, Broker
+from bgpd.adapters.mqtt.broker import EVENTS_MAX, RECENT_EVENTS, Broker
 from bgpd.adapters.mqtt.options import Options
+from bgpd.adapters.mqtt.reader import EVERY, Message, Unreadable, read
 from bgpd.adapters.secrets import Password
+from bgpd.adapters.systemd import Systemd
 from bgpd.cli.events import message_schema
+from bgpd.core.pipeline import Pipeline
+from bgpd.daemon import loop
 from bgpd.daemon.events import Events
+from bgpd.daemon.record import Recorder
+from bgpd.flow.inbox import Inbox
 from bgpd.model.notice import KINDS, Notice
-from bgpd.model.telling import PeerMessage
+from bgpd.model.telling import EventsMessage, PeerMessage, StatusMessage
 from tests.adapters.store.etcd_server import Certificates
+from tests.core import world as w
 
 pytestmark = pytest.mark.adapter
 
@@ -286,3 +294,111 @@ def test_the_published_schema_is_that_of_the_code() -> None:
     """config/mqtt/messages.schema.json is what ``bgpd events --schema`` writes."""
     published = Path(__file__).parents[2] / "config" / "mqtt" / "messages.schema.json"
     assert json.loads(published.read_text()) == message_schema()
+
+
+def test_the_last_events_are_kept_by_the_broker(broker: Mosquitto) -> None:
+    """Whoever asks later gets the last RECENT_EVENTS, also of a node that is gone."""
+
+    async def main() -> list[tuple[str, Message]]:
+        events = Events()
+        async with telling(options(broker.port)) as (one, _), listening(broker.port) as heard:
+            one.peer("192.0.2.1", PEER)
+            for number in range(RECENT_EVENTS + 10):
+                one.event(events.tell(Notice("path.changed", {"prefix": str(number)})))
+            await until(lambda: heard.state("recent").get("events", [{}])[-1].get("sequence") == 60, "kept")
+        return [found async for found in read(options(broker.port), "node1", follow=False)]
+
+    found = dict(asyncio.run(main()))
+    assert {"status", "192.0.2.1", "recent"} == set(found)
+    assert PEER == found["192.0.2.1"]
+    status, recent = found["status"], found["recent"]
+    assert isinstance(status, StatusMessage)
+    assert isinstance(recent, EventsMessage)
+    assert "offline" == status.state
+    assert [*range(11, 61)] == [event.sequence for event in recent.events]
+
+
+@pytest.mark.parametrize("version", ["5", "3.1.1"])
+def test_a_reader_follows_one_node_or_all(broker: Mosquitto, version: Any) -> None:
+    """With the name of a node nothing of another comes; with EVERY all of it does, as it happens."""
+
+    async def follow(node: str, count: int) -> list[str]:
+        found: list[str] = []
+        async for topic, message in read(options(broker.port, version=version), node, follow=True):
+            if topic == "events" and isinstance(message, EventsMessage):
+                found += [message.node] * len(message.events)
+            if len(found) >= count:
+                break
+        return found
+
+    async def main() -> None:
+        readers = [asyncio.create_task(follow(*one)) for one in (("node2", 3), (EVERY, 6))]
+        other = msgspec.structs.replace(options(broker.port, version=version), node="node2")
+        async with telling(options(broker.port, version=version)) as (one, _), telling(other) as (two, _):
+            events = Events()
+            while not all(reader.done() for reader in readers):
+                one.event(events.tell(Notice("peer.lost")))
+                two.event(events.tell(Notice("peer.lost")))
+                await asyncio.sleep(0.05)
+        first, both = [await reader for reader in readers]
+        assert {"node2"} == set(first)
+        assert {"node1", "node2"} == set(both)
+
+    asyncio.run(asyncio.wait_for(main(), WAIT_S))
+
+
+def test_a_broker_that_is_not_there_is_named(tmp_path: Path) -> None:
+    """Reading fails with the broker's address."""
+    port = Mosquitto(tmp_path).port
+
+    async def main() -> None:
+        async for _ in read(options(port), "node1", follow=False):
+            pass
+
+    with pytest.raises(Unreadable, match=f"127.0.0.1:{port}"):
+        asyncio.run(main())
+
+
+def test_a_burst_of_notices_delays_no_route(broker: Mosquitto) -> None:
+    """While 10,000 notices go to the broker, routes that a peer sends are decided within a turn of the loop, as without a broker."""
+
+    async def main(told: Broker | None) -> int:
+        events, pipeline, inbox = Events(), w.feed(Pipeline(), w.whole()), Inbox()
+        decided: list[tuple[float, float]] = []
+
+        def notice(one: Notice) -> None:
+            event = events.tell(one)
+            if told is not None:
+                told.event(event)
+
+        core = asyncio.create_task(
+            loop.run(
+                pipeline,
+                inbox,
+                Recorder(None),
+                notice,
+                lambda: None,
+                settled=lambda took, since: decided.append((took, since)),
+                watchdog=Systemd({}, os.getpid()),
+            )
+        )
+        for number in range(EVENTS_MAX):
+            notice(Notice("path.changed", {"prefix": str(number)}))
+        turns = 0
+        await inbox.put(w.learned(w.TOR1, w.P("198.51.100.0/24")))
+        while w.P("198.51.100.0/24") not in pipeline.state.selections:
+            turns += 1
+            await asyncio.sleep(0)
+        core.cancel()
+        await asyncio.gather(core, return_exceptions=True)
+        return turns
+
+    async def both() -> tuple[int, int]:
+        async with telling(options(broker.port)) as (one, _), listening(broker.port) as heard:
+            await until(lambda: heard.state("status"), "connected")
+            turns = await main(one)
+            await until(lambda: len(heard.events) >= EVENTS_MAX, "all events")
+        return turns, await main(None)
+
+    with_broker, without = asyncio.run(both())
+    assert with_broker <= without + 1

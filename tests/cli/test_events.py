@@ -41,3 +41,42 @@ def test_every_kind_is_explained() -> None:
     assert all(name in shown for name in KINDS)
     assert set(KINDS) == set(json.loads(run("--kinds", "-o", "json")))
     assert "$defs" in json.loads(run("--schema"))
+
+
+CONFIG = """
+[node]
+name = "node1"
+address = "10.0.0.1/32"
+asn = 65001
+[store]
+url = "memory://"
+"""
+
+
+def test_without_a_broker_only_this_node_answers(run_dir: Path) -> None:
+    """--node with this node's name is answered by its daemon; another's is an error that says what is missing."""
+    config = run_dir / "bgpd.toml"
+    config.write_text(CONFIG)
+    with serving(FakeViews(), run_dir / "s"):
+        common = ("--socket", str(run_dir / "s"), "--config", str(config))
+        assert 2 == len(run("--node", "node1", *common).splitlines())
+    done = CliRunner().invoke(cli, ["events", "--node", "node2", *common])
+    assert 2 == done.exit_code
+    assert "names no broker ([mqtt] host)" in done.output
+
+
+@pytest.mark.parametrize("arguments", [("--node", "a", "--all-nodes"), ("--node", "+"), ("--node", "")])
+def test_a_bad_node_is_refused(arguments: tuple[str, ...]) -> None:
+    """A wildcard is no name, and one node is not all."""
+    done = CliRunner().invoke(cli, ["events", *arguments])
+    assert 2 == done.exit_code
+    assert "bgpd: " in done.output
+
+
+def test_a_broker_that_is_away_is_exit_status_3(run_dir: Path) -> None:
+    """A broker that cannot be reached ends the command as an absent daemon does."""
+    config = run_dir / "bgpd.toml"
+    config.write_text(CONFIG + '[mqtt]\nhost = "127.0.0.1"\nport = 1\n')
+    done = CliRunner().invoke(cli, ["events", "--all-nodes", "--config", str(config)])
+    assert 3 == done.exit_code
+    assert "127.0.0.1:1" in done.output

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -47,8 +48,13 @@ def heard(host: Host, topic: str) -> dict[str, Any]:
         return {}
 
 
+def asked_of_broker(host: Host, *arguments: str) -> str:
+    """Run ``bgpd events`` on the broker of the daemon's configuration, in its namespace."""
+    return host.netns.execute(sys.executable, "-m", "bgpd.cli.main", "events", "--config", str(host.config), *arguments)
+
+
 def test_the_broker_knows_how_the_daemon_is(host: Host) -> None:
-    """Online and ready while it runs, offline after kill -9; ``bgpd events`` shows the same events without a broker."""
+    """Online and ready while it runs, offline after kill -9, ready after its return; ``bgpd events`` shows what it knows."""
     host.start()
     wait(host.ready, host)
     wait(lambda: heard(host, "status").get("phase") == "ready", host)
@@ -57,3 +63,12 @@ def test_the_broker_knows_how_the_daemon_is(host: Host) -> None:
     assert {"phase.entered", "block.claimed"} <= {event["event"] for event in events}
     host.end(signal.SIGKILL)
     wait(lambda: heard(host, "status").get("state") == "offline", host)
+    wait(lambda: "node1  offline" in asked_of_broker(host, "--node", "node1"), host)
+    told = asked_of_broker(host, "--all-nodes", "-n", "100")
+    assert all(word in told for word in ("phase.entered", "block.claimed"))
+    assert all(
+        json.loads(row)["message"]["node"] == "node1"
+        for row in asked_of_broker(host, "--node", "node1", "-o", "json").splitlines()
+    )
+    host.start()
+    wait(lambda: heard(host, "status").get("phase") == "ready", host)

@@ -2,7 +2,7 @@
 
 Laws: telling never waits and costs a few dict operations; what waits is bounded, states by their number, events by EVENTS_MAX, the oldest
 dropped and counted; a broker that is slow, wrong or away is retried for ever and slows nothing but its own messages. After a reconnection
-every retained state is sent again, since the last will has replaced ours.
+every retained state is sent again, since the last will has replaced ours. The last events are such a state, too: a broker keeps no others.
 """
 
 from __future__ import annotations
@@ -33,6 +33,10 @@ BACKOFF_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Pauses between attempts to connect; the last one stays."""
 STABLE_S = 60.0
 """A connection that lasted so long clears the back-off."""
+RECENT_EVENTS = 50
+"""Last events that the broker keeps, for whoever asks later: some 10 KB."""
+RECENT_S = 1.0
+"""They are sent again at most so often."""
 QOS = 1
 
 
@@ -46,6 +50,10 @@ class Broker:
         """Every retained topic that is ours, and what it should hold; empty removes it."""
         self._waiting: dict[str, None] = {}
         self._events: deque[EventView] = deque()
+        self._recent: deque[EventView] = deque(maxlen=RECENT_EVENTS)
+        self._recent_sent = -RECENT_S
+        self._recent_due: float | None = None
+        """When the last events are to be sent again (monotonic seconds); None: they were."""
         self._dropped = 0
         """Since the last message of events that the broker took."""
         self.dropped = 0
@@ -83,6 +91,9 @@ class Broker:
             self._dropped += 1
             self.dropped += 1
         self._events.append(event)
+        self._recent.append(event)
+        if self._recent_due is None:
+            self._recent_due = self._recent_sent + RECENT_S
         self._wake.set()
 
     @property
@@ -121,7 +132,7 @@ class Broker:
             protocol=aiomqtt.ProtocolVersion.V5 if options.version == "5" else aiomqtt.ProtocolVersion.V311,
             username=options.user or None,
             password=options.password.reveal().decode() if options.password is not None else None,
-            tls_context=_tls(options),
+            tls_context=tls_context(options),
             keepalive=options.keepalive_s,
             timeout=SEND_LIMIT_S,
             will=will,
@@ -153,13 +164,27 @@ class Broker:
                 self._wake.clear()
                 if not (self._waiting or self._events):
                     woken = asyncio.create_task(self._wake.wait())
-                    await asyncio.wait({listening, woken}, return_when=asyncio.FIRST_COMPLETED)
+                    await asyncio.wait(
+                        {listening, woken}, timeout=self._recent_wait_s(), return_when=asyncio.FIRST_COMPLETED
+                    )
                     woken.cancel()
                 await asyncio.sleep(WINDOW_S)
+                self._keep_recent()
             listening.result()
             raise aiomqtt.MqttError("the broker closed the connection")
         finally:
             listening.cancel()
+
+    def _recent_wait_s(self) -> float | None:
+        return None if self._recent_due is None else max(0.0, self._recent_due - clock.monotonic())
+
+    def _keep_recent(self) -> None:
+        """Have the broker keep the last events, once they are due."""
+        if self._recent_due is not None and clock.monotonic() >= self._recent_due:
+            self._recent_due, self._recent_sent = None, clock.monotonic()
+            options = self._options
+            message = EventsMessage(cluster=options.cluster, node=options.node, events=tuple(self._recent))
+            self._state(options.topic("recent"), msgspec.json.encode(message))
 
     async def _send_state(self, client: aiomqtt.Client, topic: str) -> None:
         del self._waiting[topic]
@@ -201,7 +226,8 @@ async def _listen(client: aiomqtt.Client) -> None:
         pass
 
 
-def _tls(options: Options) -> ssl.SSLContext | None:
+def tls_context(options: Options) -> ssl.SSLContext | None:
+    """Return how to speak TLS with the broker; None: not at all."""
     if not options.tls:
         return None
     context = ssl.create_default_context(cafile=str(options.ca) if options.ca is not None else None)

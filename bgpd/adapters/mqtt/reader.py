@@ -1,0 +1,76 @@
+"""Reads what nodes tell a broker: what it retains of them, then what comes.
+
+A broker does not say when the last retained message was sent; they come at once and together, so silence of QUIET_S is taken for the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from secrets import token_hex
+
+import aiomqtt
+import msgspec
+
+from bgpd.adapters.mqtt.broker import SEND_LIMIT_S, tls_context
+from bgpd.adapters.mqtt.options import Options
+from bgpd.model.telling import EventsMessage, PeerMessage, StatusMessage
+
+QUIET_S = 0.5
+"""Silence that ends the retained messages: some round trips to a distant broker."""
+EVERY = "+"
+"""In place of a node's name: all nodes of the cluster (MQTT's wildcard of one level)."""
+QOS = 1
+
+Message = StatusMessage | PeerMessage | EventsMessage
+
+
+class Unreadable(Exception):  # noqa: N818 - named for what the caller is told
+    """The broker cannot be read now; the message says why. Asking again may help."""
+
+
+async def read(options: Options, node: str, *, follow: bool) -> AsyncIterator[tuple[str, Message]]:
+    """Yield the messages about *node* (or EVERY) with the last part of their topic; ends with the retained ones unless *follow*.
+
+    The last part is ``status``, ``recent``, ``events``, or the address of a peer. Raises Unreadable.
+    """
+    top = f"{options.prefix}/{options.cluster}/{node}"
+    client = aiomqtt.Client(
+        options.host,
+        options.port,
+        identifier=f"bgpd-events-{token_hex(4)}",
+        protocol=aiomqtt.ProtocolVersion.V5 if options.version == "5" else aiomqtt.ProtocolVersion.V311,
+        username=options.user or None,
+        password=options.password.reveal().decode() if options.password is not None else None,
+        tls_context=tls_context(options),
+        timeout=SEND_LIMIT_S,
+    )
+    try:
+        async with client:
+            await client.subscribe(f"{top}/#", qos=QOS)
+            messages = aiter(client.messages)
+            while True:
+                try:
+                    async with asyncio.timeout(None if follow else QUIET_S):
+                        message = await anext(messages)
+                except (TimeoutError, StopAsyncIteration):
+                    return
+                found = decoded(str(message.topic), bytes(message.payload or b""))
+                if found is not None:
+                    yield str(message.topic).rsplit("/", 1)[-1], found
+    except (aiomqtt.MqttError, OSError) as error:
+        raise Unreadable(f"the broker {options.host}:{options.port} cannot be read: {error}") from error
+
+
+def decoded(topic: str, payload: bytes) -> Message | None:
+    """Return what a message says; None for one that is not of ours, or says that a peer is gone."""
+    last = topic.rsplit("/", 1)[-1]
+    kinds: dict[str, type[Message]] = {"status": StatusMessage, "recent": EventsMessage, "events": EventsMessage}
+    kind: type[Message] | None = PeerMessage if "/peers/" in topic else kinds.get(last)
+    if kind is None or not payload:
+        return None
+    try:
+        found: Message = msgspec.json.decode(payload, type=kind)
+    except msgspec.DecodeError:
+        return None
+    return found
