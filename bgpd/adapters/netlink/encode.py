@@ -66,6 +66,7 @@ _NTF_SELF: Final = 2
 _SCOPE_LINK: Final = 253
 _SCOPE_NOWHERE: Final = 255
 _IFF_UP: Final = 1
+_IFF_RUNNING: Final = 0x40
 _IFF_LOWER_UP: Final = 0x10000
 _IFA_F_TENTATIVE: Final = 0x40
 _IFA_F_DADFAILED: Final = 0x08
@@ -211,6 +212,8 @@ class LinkEntry(msgspec.Struct, frozen=True):
     """Administratively up and with carrier."""
     enabled: bool
     """Administratively up."""
+    settled: bool
+    """Operationally up: follows the carrier, together with what the kernel does to routes (net/core/link_watch.c)."""
     mtu_bytes: int
     mac: str
     kind: str = ""
@@ -665,6 +668,7 @@ def decode_link(data: bytes, start: int, end: int) -> LinkEntry | None:
         name=found.get(_IFLA_IFNAME, b"").rstrip(b"\0").decode("utf-8", "replace"),
         up=flags & (_IFF_UP | _IFF_LOWER_UP) == _IFF_UP | _IFF_LOWER_UP,
         enabled=bool(flags & _IFF_UP),
+        settled=bool(flags & _IFF_RUNNING),
         mtu_bytes=_U32.unpack(found[_IFLA_MTU])[0] if _IFLA_MTU in found else 0,
         mac=found.get(_IFLA_ADDRESS, b"").hex(":"),
         kind=kind,

@@ -95,7 +95,7 @@ class Surroundings:
         if before is not None and before.name != entry.name:
             self.unsure = True  # routes and nexthops are known by the old name
             self._untell_link(before)
-        if before is not None and (before.up, before.enabled) != (entry.up, entry.enabled):
+        if before is not None and _state(before) != _state(entry):
             self.unsure = True
         self._indices[entry.name] = entry.index
         told = LinkChanged(name=entry.name, index=entry.index, up=entry.up, mtu_bytes=entry.mtu_bytes, mac=entry.mac)
@@ -286,6 +286,11 @@ class Surroundings:
         for told in sorted(now - self._told_addresses):
             self._events.append(AddressAdded(*told))
         self._told_addresses = now
+
+
+def _state(entry: LinkEntry) -> tuple[bool, bool, bool]:
+    """What the kernel's routes follow. A reading may show the carrier gone before the routes are: then the rest changes later."""
+    return entry.up, entry.enabled, entry.settled
 
 
 def _ends(path: _Path) -> set[tuple[int, Address | None]]:

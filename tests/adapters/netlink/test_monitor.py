@@ -23,8 +23,12 @@ PREFIX6 = P("fd09::/64")
 GATE, OTHER = A("10.0.0.2"), A("10.0.0.3")
 
 
-def link(index: int = 1, name: str = "up0", *, up: bool = True, mtu_bytes: int = 1500) -> LinkEntry:
-    return LinkEntry(index=index, name=name, up=up, enabled=up, mtu_bytes=mtu_bytes, mac="02:00:00:00:00:01")
+def link(
+    index: int = 1, name: str = "up0", *, up: bool = True, settled: bool = True, mtu_bytes: int = 1500
+) -> LinkEntry:
+    return LinkEntry(
+        index=index, name=name, up=up, enabled=up, settled=settled, mtu_bytes=mtu_bytes, mac="02:00:00:00:00:01"
+    )
 
 
 def route(
@@ -174,6 +178,18 @@ def test_reading_tells_the_difference(around: Surroundings) -> None:
         changed(("up0", GATE), prefix=fresh),
         ForeignRouteRemoved(prefix=gone, metric=0),
     ]
+
+
+def test_what_follows_a_lost_carrier_is_read_when_it_has_happened(around: Surroundings) -> None:
+    """A reading that finds the carrier gone but the kernel's routes not yet changed is followed by another, at the message."""
+    around.read_links([link(up=False), link(2, "up1")])
+    around.take_events()
+    around.unsure = False  # read
+
+    around.link(link(up=False, settled=False))
+
+    assert around.unsure
+    assert around.take_events() == []
 
 
 def test_unknown_link_makes_unsure(around: Surroundings) -> None:
