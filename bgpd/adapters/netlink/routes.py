@@ -17,7 +17,7 @@ import asyncio
 import contextlib
 import errno
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, assert_never
 
@@ -62,6 +62,8 @@ from bgpd.model.prefix import Family
 
 RESYNC_GAP_S: Final = 0.5
 """Least time between two readings of the kernel: the first follows a link event at once, a burst of them costs one more."""
+FIRST_READINGS: Final = 120
+"""Attempts to read at the start, each of up to DUMP_ATTEMPTS, RESYNC_GAP_S apart: a minute of others' changes."""
 CHUNK_CHANGES: Final = 2048
 """Changes encoded, sent and recorded between two turns of the event loop: about one batch, 5 ms."""
 CATCH_UP_DRAINS: Final = MONITOR_BUFFER_BYTES // DRAIN_BYTES
@@ -118,9 +120,7 @@ class Kernel:
             GROUPS, self._socket.port, silenced
         )  # listens before it reads, so that no change is missed
         async with self._lock:
-            if self._options.objects is NexthopObjects.OFF or not await self._has_objects():
-                self._mirror.device = self._name_of
-            await self._read_all(routes=True)
+            await self._read_first()
             self._mirror.take_drifted()
             self._outgoing.append(KernelSynced())
         self._opened.set()
@@ -198,17 +198,19 @@ class Kernel:
         """
         async with self._lock:
             await self._catch_up()
-            await self._read_links()
-            await self._read_nexthops()
-            await self._read_neighbours()
-            await self._read_rules()
+            with self._or_later():
+                await self._read_links()
+                await self._read_nexthops()
+                await self._read_neighbours()
+                await self._read_rules()
             self._outgoing.extend(self._around.take_events())
         if await self._routes_differ():
             async with self._lock:
                 await self._catch_up()
                 self._lost = True
                 await self._resync()
-            self._listener.wake()  # if the tables changed under it, run reads again
+        if self._due_in_s() is not None:
+            self._listener.wake()  # the tables changed under it: run reads again
         await self._hand_over()
         return self._report()
 
@@ -547,7 +549,8 @@ class Kernel:
         # what the kernel said of links until now is older than what is read next: heard later, it would tell of a link that
         # goes down and up again
         await self._catch_up(links_too=False)
-        await self._read_links()
+        with self._or_later():
+            await self._read_links()
         self._outgoing.extend(self._around.take_events())
 
     # -------------------------------------------------------------- reading
@@ -562,6 +565,20 @@ class Kernel:
         )
         self._around.read_addresses(addresses)
         self._observe_devices()
+
+    async def _read_first(self) -> None:
+        """Read everything for the first time, though others change it meanwhile. Raises OSError (EINTR) where that goes on for a minute."""
+        for left in reversed(range(FIRST_READINGS)):
+            try:
+                if self._options.objects is NexthopObjects.OFF or not await self._has_objects():
+                    self._mirror.device = self._name_of
+                await self._read_all(routes=True)
+            except OSError as error:
+                if error.errno != errno.EINTR or not left:
+                    raise
+                await asyncio.sleep(RESYNC_GAP_S)
+            else:
+                return
 
     async def _read_all(self, *, routes: bool) -> None:
         """Read everything; our own routes only with *routes*: after link events they follow from the nexthops that are left."""
@@ -657,12 +674,19 @@ class Kernel:
 
     async def _resync(self) -> None:
         """Read again, after a link event or lost notifications."""
-        try:
+        with self._or_later():
             await self._read_all(routes=self._lost or self._classic)
+
+    @contextlib.contextmanager
+    def _or_later(self) -> Iterator[None]:
+        """Where the tables change under every reading (EINTR), all is read once more after the gap, by ``run``."""
+        try:
+            yield
         except OSError as error:
             if error.errno != errno.EINTR:
                 raise
-            self._read_at = asyncio.get_running_loop().time()  # the tables are changing: once more after the gap
+            self._around.unsure = True
+            self._read_at = asyncio.get_running_loop().time()
 
     def _due_in_s(self) -> float | None:
         """Say in how many seconds to read again; None: not needed."""
