@@ -348,7 +348,11 @@ def test_any_order_of_the_same_facts_gives_the_same_tables(data: st.DataObject) 
     second = w.session(2, w.learned(w.TOR2, w.BLOCK2), w.learned(w.TOR2, w.P("192.0.2.0/24")), restart_s=120)
     restarts: list[ev.Event] = [ev.PeerDown(w.TOR2, "connection lost"), *second]
     refreshes: list[ev.Event] = [ev.RefreshBegun(w.TOR2, Family.IPV4), *second[1:]]
-    lanes.append([*second, *data.draw(st.sampled_from([[], restarts, refreshes]))])
+    refusal = ev.PeerDown(w.TOR2, "connection refused", unreachable=True)
+    crash: list[ev.Event] = [ev.PeerDown(w.TOR2, "connection lost"), refusal]
+    before: list[ev.Event] = [refusal] if data.draw(st.booleans()) else []
+    lanes.append([*before, *second, *data.draw(st.sampled_from([[], restarts, refreshes, crash]))])
+    lanes.append([ev.PeerDown(w.A("198.51.100.7"), "connection refused", unreachable=True)])
     lanes.append([ev.BfdChanged(w.TOR1, BfdStatus(diagnostic="silence", failed=True)), ev.BfdChanged(w.TOR1, None)])
     lanes.append([ev.BfdChanged(w.TOR2, BfdStatus(diagnostic="silence", failed=True))])
     lending = Block(cidr=w.P("10.65.9.0/26"), node="node3", borrowed=((w.A("10.65.9.1"), "node1"),))
