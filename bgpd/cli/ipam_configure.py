@@ -7,7 +7,8 @@ from typing import Any
 import click
 
 from bgpd.adapters.store.base import Store
-from bgpd.adapters.store.resources import Prepared, Verb, commit, get_resource, prepare
+from bgpd.adapters.store.resources import Prepared, Verb, get_resource, prepare
+from bgpd.cli.journal import recorded
 from bgpd.cli.options import BadInput
 from bgpd.cli.store import Absent, bad, on_store, stores
 from bgpd.core.resource import check
@@ -83,5 +84,5 @@ async def _change(store: Store, changes: dict[str, Any], *, dry_run: bool) -> Pr
         raise bad(defects)
     prepared = await prepare(store, Verb.APPLY, [document])
     if not dry_run:
-        await commit(store, prepared)
+        await recorded(store, prepared, "ipam configure")
     return prepared

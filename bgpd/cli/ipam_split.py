@@ -9,7 +9,8 @@ from __future__ import annotations
 import click
 
 from bgpd.adapters.store.base import Store
-from bgpd.adapters.store.resources import Conflict, Prepared, Removal, Verb, commit, get_resource, prepare
+from bgpd.adapters.store.resources import Conflict, Prepared, Removal, Verb, get_resource, prepare
+from bgpd.cli.journal import recorded
 from bgpd.cli.options import BadInput
 from bgpd.cli.store import bad, on_store, stores
 from bgpd.core.resource import check
@@ -49,5 +50,5 @@ async def _split(store: Store, name: str, number: int, *, dry_run: bool) -> Prep
     removal = Removal(IPPOOL, name, stored.revision)
     prepared = await prepare(store, Verb.CREATE, documents, [removal], force=True)
     if not dry_run:
-        await commit(store, prepared)
+        await recorded(store, prepared, f"ipam split {name} {number}")
     return prepared

@@ -11,8 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import click
+import msgspec
 
-from bgpd.adapters.store.base import TXN_OPS_MAX, Store
+from bgpd.adapters.store.base import Store
+from bgpd.adapters.store.journal import CONFIRM_LIMIT_S, Entry, fits
 from bgpd.adapters.store.resources import (
     Conflict,
     Outcome,
@@ -20,15 +22,15 @@ from bgpd.adapters.store.resources import (
     Removal,
     Stored,
     Verb,
-    commit,
     foreign_keys,
     get_resource,
     list_resources,
     prepare,
 )
 from bgpd.cli import manifest
-from bgpd.cli.options import BadInput, Stop
-from bgpd.cli.render import printable, show
+from bgpd.cli.journal import recorded
+from bgpd.cli.options import BadInput, Stop, output
+from bgpd.cli.render import printable, show, show_json
 from bgpd.cli.resource_tables import table
 from bgpd.cli.store import Absent, bad, documents, files, kind_of, on_store, places_of, stores
 from bgpd.core.resource import check, kinds
@@ -102,13 +104,62 @@ def _show(kind: Kind, found: Sequence[Stored], output: str, *, single: bool) -> 
 @click.command()
 @files
 @dry_run
+@click.option(
+    "--confirm",
+    "confirm_s",
+    type=click.IntRange(1, CONFIRM_LIMIT_S),
+    metavar="SECONDS",
+    help="Take the change back after so long, unless `bgpd confirm` comes before; also if this connection is lost.",
+)
+@output()
 @stores
-def apply(filenames: tuple[str, ...], recursive: bool, dry_run: bool, store: str | None) -> None:
+def apply(
+    *,
+    filenames: tuple[str, ...],
+    recursive: bool,
+    dry_run: bool,
+    confirm_s: int | None,
+    output: str,
+    store: str | None,
+) -> None:
     """Create the resources of files, or replace those that exist.
 
-    A document that carries a resourceVersion is taken only while that is still true.
+    A document that carries a resourceVersion is taken only while that is still true. With --confirm a daemon takes the change
+    back in time, whatever becomes of this command; a resource that somebody else changes meanwhile stays as he made it.
     """
-    _change(Verb.APPLY, documents(filenames, recursive=recursive), store, dry_run=dry_run)
+    wanted = documents(filenames, recursive=recursive)
+    title = " ".join(["apply", *(f"-f {name}" for name in filenames)])
+    prepared, entry = on_store(
+        store,
+        lambda opened: _commit(opened, Verb.APPLY, wanted, title=title, dry_run=dry_run, confirm_s=confirm_s),
+        _where(dry_run=dry_run),
+    )
+    if output == "json":
+        show_json(AppliedView.of(prepared, entry, dry_run=dry_run))
+        return
+    _tell(prepared.outcomes, dry_run=dry_run)
+    if entry is not None and confirm_s is not None:
+        click.echo(
+            f"change {entry.number} is taken back in {confirm_s} s, unless `bgpd confirm` comes before", err=True
+        )
+
+
+class AppliedView(msgspec.Struct, frozen=True):
+    """What an apply did, or would do."""
+
+    resources: tuple[tuple[str, str, str], ...]
+    """Kind, name, and created, replaced or unchanged."""
+    written: bool
+    change: int | None
+    """Its number in `bgpd history`; None: nothing was changed."""
+    until: float | None
+    """When it is taken back, seconds since the epoch; None: it stands."""
+
+    @classmethod
+    def of(cls, prepared: Prepared, entry: Entry | None, *, dry_run: bool) -> AppliedView:
+        found = tuple((one.kind.kind, one.name, one.action) for one in prepared.outcomes)
+        number, until = (entry.number, entry.until) if entry is not None else (None, None)
+        return cls(found, entry is not None and not dry_run, number, until)
 
 
 @click.command()
@@ -121,7 +172,7 @@ def create(filenames: tuple[str, ...], recursive: bool, skip_exists: bool, dry_r
     found = documents(filenames, recursive=recursive)
     if skip_exists:
         found = on_store(store, lambda opened: _absent(opened, found), _where(dry_run=dry_run))
-    _change(Verb.CREATE, found, store, dry_run=dry_run)
+    _change(Verb.CREATE, found, store, filenames, dry_run=dry_run)
 
 
 async def _absent(store: Store, found: Sequence[Document]) -> list[Document]:
@@ -134,7 +185,7 @@ async def _absent(store: Store, found: Sequence[Document]) -> list[Document]:
 @stores
 def replace(filenames: tuple[str, ...], recursive: bool, dry_run: bool, store: str | None) -> None:
     """Replace resources by those of files; all of them must exist."""
-    _change(Verb.REPLACE, documents(filenames, recursive=recursive), store, dry_run=dry_run)
+    _change(Verb.REPLACE, documents(filenames, recursive=recursive), store, filenames, dry_run=dry_run)
 
 
 @click.command()
@@ -164,7 +215,10 @@ def delete(
     wanted = [Removal(kind_of(kind), name) for name in dict.fromkeys(names)] if kind else _named(filenames, recursive)
     if skip_not_exists:
         wanted = on_store(store, lambda opened: _present(opened, wanted))
-    prepared = on_store(store, lambda opened: _commit(opened, Verb.APPLY, [], wanted, force=force, dry_run=dry_run))
+    title = "delete " + (" ".join([kind, *names]) if kind else " ".join(f"-f {name}" for name in filenames))
+    prepared, _ = on_store(
+        store, lambda opened: _commit(opened, Verb.APPLY, [], wanted, title=title, force=force, dry_run=dry_run)
+    )
     _tell(prepared.outcomes, dry_run=dry_run)
 
 
@@ -220,7 +274,8 @@ def label(
         if stored is None:
             raise Conflict(f"{one.kind} {name} does not exist")
         document = _labelled(stored, wanted, overwrite=overwrite)
-        return await _commit(opened, Verb.REPLACE, [document], dry_run=dry_run)
+        title = f"label {kind} {name} {' '.join(changes)}"
+        return (await _commit(opened, Verb.REPLACE, [document], title=title, dry_run=dry_run))[0]
 
     _tell(on_store(store, work).outcomes, dry_run=dry_run)
 
@@ -261,9 +316,12 @@ def _where(*, dry_run: bool) -> Absent:
     return Absent.PRETEND if dry_run else Absent.MAKE
 
 
-def _change(verb: Verb, wanted: Sequence[Document], url: str | None, *, dry_run: bool) -> None:
+def _change(
+    verb: Verb, wanted: Sequence[Document], url: str | None, filenames: tuple[str, ...], *, dry_run: bool
+) -> None:
     absent = Absent.REFUSE if verb is Verb.REPLACE else _where(dry_run=dry_run)
-    prepared = on_store(url, lambda store: _commit(store, verb, wanted, dry_run=dry_run), absent)
+    title = " ".join([verb.value, *(f"-f {name}" for name in filenames)])
+    prepared, _ = on_store(url, lambda store: _commit(store, verb, wanted, title=title, dry_run=dry_run), absent)
     _tell(prepared.outcomes, dry_run=dry_run)
 
 
@@ -273,18 +331,14 @@ async def _commit(
     wanted: Sequence[Document],
     removals: Sequence[Removal] = (),
     *,
+    title: str,
     force: bool = False,
     dry_run: bool = False,
-) -> Prepared:
+    confirm_s: float | None = None,
+) -> tuple[Prepared, Entry | None]:
+    """Make a change and its entry in the journal; nothing of both with *dry_run*."""
     prepared = await prepare(store, verb, wanted, removals, force=force)
-    if not prepared.fits:
-        raise BadInput(
-            f"{len(wanted) + len(removals)} resources are more than one transaction of the store holds ({TXN_OPS_MAX} "
-            "keys): nothing was written; split them, or use `bgpd import`, which writes them in several"
-        )
-    if not dry_run:
-        await commit(store, prepared)
-    return prepared
+    return prepared, None if dry_run else await recorded(store, prepared, title, confirm_s)
 
 
 def _tell(outcomes: Sequence[Outcome], *, dry_run: bool) -> None:
@@ -355,19 +409,19 @@ def import_(filenames: tuple[str, ...], recursive: bool, dry_run: bool, store: s
 async def _import(store: Store, wanted: list[Document]) -> None:
     """Write documents in as few transactions as hold them, once all of them are known to be right."""
     prepared = await prepare(store, Verb.IMPORT, wanted)
-    if prepared.fits:
-        await commit(store, prepared)
+    if fits(prepared):
+        await recorded(store, prepared, "import")
         _tell(prepared.outcomes, dry_run=False)
         return
     done = 0
     while done < len(wanted):
         size = IMPORTED_AT_ONCE
         prepared = await prepare(store, Verb.IMPORT, wanted[done : done + size])
-        while not prepared.fits and size > 1:
+        while not fits(prepared) and size > 1:
             size //= 2
             prepared = await prepare(store, Verb.IMPORT, wanted[done : done + size])
         try:
-            await commit(store, prepared)
+            await recorded(store, prepared, f"import, from resource {done + 1} on")
         except Conflict as error:
             raise Conflict(f"{done} of {len(wanted)} resources were imported, the others were not: {error}") from error
         _tell(prepared.outcomes, dry_run=False)

@@ -47,6 +47,7 @@ from bgpd.core.pipeline import Phase, Pipeline
 from bgpd.daemon import compare, loop
 from bgpd.daemon.assign import Assigner
 from bgpd.daemon.collect import Collection
+from bgpd.daemon.confirm import Confirmation
 from bgpd.daemon.drain import Drain
 from bgpd.daemon.drain import Unfit as DrainUnfit
 from bgpd.daemon.events import Events, Telling
@@ -231,6 +232,7 @@ class Daemon:
                         self._health.run(),
                         self._unnumbered.run(),
                         self._drain.run(),
+                        Confirmation(self._store, self._configured.node.name, self._notice).run(),
                         *([self._telling.run()] if self._telling is not None else []),
                     )
                 ]

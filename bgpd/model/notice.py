@@ -30,6 +30,10 @@ KINDS: dict[str, Kind] = {
     "bfd.up": Kind("the BFD session with a peer came up", good=True),
     "block.claimed": Kind("this node owns a block", good=True),
     "block.released": Kind("this node owns a block no longer"),
+    "change.not_rolled_back": Kind("a change that was not confirmed in time cannot be taken back, and why"),
+    "change.rolled_back": Kind(
+        "a change of resources was not confirmed in time and was taken back, and what of it was not"
+    ),
     "claims.refused": Kind("no block could be claimed of a pool; it is tried again"),
     "collector.started": Kind("this node collects what nobody needs any more", good=True),
     "drain.ended": Kind("this node announces its routes again", good=True),

@@ -260,7 +260,9 @@ def test_more_than_a_transaction_is_for_import(bgpd: Run, url: str) -> None:
 
     code, message = bad(bgpd("apply", "-f", "-", stdin=many))
     assert code == 2
-    assert message.startswith("bgpd: 300 resources are more than one transaction of the store holds (128 keys)")
+    assert message.startswith(
+        "bgpd: 300 resources are more than one transaction of the store holds (122 keys beside the journal's)"
+    )
     assert len(good(bgpd("import", "-f", "-", stdin=many)).splitlines()) == 300
     assert len(on(url, _nodes)) == 300
 
