@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
+from typing import TypeVar
 
 import pytest
 from hypothesis import settings
@@ -13,6 +15,8 @@ from tests.vm.plugin import Guests
 settings.register_profile("ci", derandomize=True, deadline=None)
 settings.register_profile("search", deadline=None)
 settings.load_profile("ci" if os.environ.get("CI") == "true" else "search")
+
+Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
 MARKS = {"core", "adapter", "netns", "lab", "bench", "vm"}
 
@@ -30,7 +34,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         raise pytest.UsageError(f"no tier is marked ({', '.join(sorted(MARKS))}): {', '.join(lost[:5])}")
 
 
-def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Turn a skip into a failure where nobody would read that it was skipped."""
+    return _refused((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """As above, for a module that skips itself."""
+    return _refused((yield))
+
+
+def _refused(report: Report) -> Report:
     if report.skipped and os.environ.get("CI") == "true" and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
+        report.longrepr = f"skipped, which nothing may be here: {report.longrepr}"
+    return report
