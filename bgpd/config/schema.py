@@ -291,6 +291,7 @@ class KernelSection(Section, frozen=True, kw_only=True):
         return KernelOptions(
             protocol=self.protocol,
             resolve_table=self.table if self.vrf else MAIN_TABLE,
+            table=self.table,
             objects=self.nexthop_objects,
             resilience=resilience if self.resilient_buckets else None,
         )

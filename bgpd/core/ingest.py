@@ -333,6 +333,18 @@ class Ingest:
 
     # -------------------------------------------------------------- kernel
 
+    def _foreign(self, event: ev.ForeignRouteChanged | ev.ForeignRouteRemoved) -> None:
+        resolver, hops = self._state.resolver, event.hops if isinstance(event, ev.ForeignRouteChanged) else None
+        if event.resolves:
+            if hops is not None:
+                resolver.route_changed(event.prefix, event.metric, hops)
+            else:
+                resolver.route_removed(event.prefix, event.metric)
+            self._state.stale.resolution = True
+        if event.resolves is not event.beside:
+            resolver.apart(event.prefix, event.metric, there=event.beside and hops is not None)
+        self._forward_again(event.prefix)
+
     def _kernel(self, event: object) -> None:
         resolver, stale = self._state.resolver, self._state.stale
         match event:
@@ -347,14 +359,8 @@ class Ingest:
             case ev.LinkRemoved(name=name):
                 resolver.link_removed(name)
                 stale.resolution = stale.overlay = True
-            case ev.ForeignRouteChanged(prefix=prefix, metric=metric, hops=hops):
-                resolver.route_changed(prefix, metric, hops)
-                stale.resolution = True
-                self._forward_again(prefix)
-            case ev.ForeignRouteRemoved(prefix=prefix, metric=metric):
-                resolver.route_removed(prefix, metric)
-                stale.resolution = True
-                self._forward_again(prefix)
+            case ev.ForeignRouteChanged() | ev.ForeignRouteRemoved():
+                self._foreign(event)
             case ev.AddressAdded(device=device, address=address, subnet=subnet):
                 # Its connected route comes as a route of the kernel.
                 resolver.address_added(device, address)

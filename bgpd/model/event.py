@@ -293,17 +293,23 @@ class AddressRemoved(_Event, frozen=True):
 
 
 class ForeignRouteChanged(_Event, frozen=True, kw_only=True):
-    """A unicast route of the main table that is not ours: next hops and tunnel ends are resolved through it."""
+    """A unicast route that is not ours, of the table by which next hops are found, or of that of ours, which may be another one."""
 
     prefix: Prefix
     metric: int
     hops: tuple[tuple[str, Address | None], ...]
     """(device, gateway) of each path; gateway None where the destination is on the link."""
+    resolves: bool = True
+    """Next hops and tunnel ends are found through it."""
+    beside: bool = True
+    """It is in the table of ours: what BGP alone knows of its prefix gives way."""
 
 
 class ForeignRouteRemoved(_Event, frozen=True, kw_only=True):
     prefix: Prefix
     metric: int
+    resolves: bool = True
+    beside: bool = True
 
 
 # ------------------------------------------------------------------ outcomes

@@ -40,6 +40,25 @@ def test_rules_lead_to_a_table_of_our_own() -> None:
     assert {0: set(), 900: {RuleKey(family, 900, 1000) for family in Family}} == held
 
 
+def test_a_table_of_our_own_gives_way_to_what_others_have_in_it() -> None:
+    """What BGP alone knows is written beside another's route of the main table, and not where the table of ours has another's."""
+    prefix = w.P("192.0.2.0/24")
+    options = replace(w.OPTIONS, routes=RouteSettings(table=1000))
+    main = [replace(one, beside=False) if isinstance(one, ev.ForeignRouteChanged) else one for one in w.kernel()]
+    theirs = ev.ForeignRouteChanged(prefix=prefix, metric=0, hops=(("eth1", w.TOR1),), beside=False)
+    there = replace(theirs, resolves=False, beside=True)
+    pipeline = w.feed(Pipeline(), [replace(w.CONFIGURED, options=options), *main, *w.store(), ev.StoreSynced()])
+
+    w.feed(pipeline, [theirs, *w.session(1, w.learned(w.TOR1, prefix))])
+    assert RouteKey(prefix, 1000) in pipeline.tables.kernel
+
+    w.feed(pipeline, [there])
+    assert RouteKey(prefix, 1000) not in pipeline.tables.kernel
+
+    w.feed(pipeline, [ev.ForeignRouteRemoved(prefix=prefix, metric=0, resolves=False)])
+    assert RouteKey(prefix, 1000) in pipeline.tables.kernel
+
+
 def test_the_kernels_default_metric_is_no_metric() -> None:
     """A metric that the kernel gives anyway is the same key as none, so that a restart finds its routes."""
     settings = RouteSettings(metric=1024)

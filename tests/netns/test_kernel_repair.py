@@ -13,6 +13,7 @@ import pytest
 
 from bgpd.adapters.netlink.options import DEFAULTS, KernelOptions, NexthopObjects
 from bgpd.daemon.fib import FibViews
+from bgpd.model.event import ForeignRouteChanged
 from bgpd.model.forwarding import (
     DeviceKey,
     Fdb,
@@ -116,7 +117,15 @@ def test_an_own_table_is_led_to_by_rules(space: Namespace) -> None:
         space.ip(*command.split())
 
     async def scenario() -> None:
-        async with keeping({**through(LEGS[:1], []), **rules, key: VIA_NODE}) as kept:
+        own = KernelOptions(table=1000)
+        async with keeping({**through(LEGS[:1], []), **rules, key: VIA_NODE}, options=own) as kept:
+            space.ip("route", "add", "10.128.0.64/26", "via", "10.2.0.2", "table", "1000", "proto", "static")
+            hops = (("up1", A("10.2.0.2")),)
+            told = ForeignRouteChanged(prefix=P("10.128.0.64/26"), metric=0, hops=hops, resolves=False)
+            await kept.until(lambda: told in kept.events)
+            place = RouteKey(told.prefix, 1000)
+            assert list(await kept.kernel.apply([(place, VIA_NODE)])) == [place]
+            assert kept.kernel._due_in_s() is None
             lines = [space.ip("-4", "rule"), space.ip("-6", "rule")]
             assert all(f"900:\t{theirs}" in line for line in lines), lines
             assert "dev up0 table 1000" in space.ip("route", "get", "10.128.0.9")

@@ -1,4 +1,4 @@
-"""What others do to the kernel, as events: links, addresses, and unicast routes of one table (the main one) that are not ours.
+"""What others do to the kernel, as events: links, addresses, and unicast routes that are not ours, of the main table and of that of ours.
 
 Theory of operation: :class:`Surroundings` holds what is there by interface index, and what the core was told by name. Each message
 changes the first; the difference to the second becomes events, so a repeated message tells nothing. Some changes the kernel makes
@@ -41,7 +41,8 @@ _RTN_UNICAST: Final = 1
 _NESTING: Final = 4
 """How deep groups within a group are followed; the kernel allows one level."""
 
-_Key = tuple[Prefix, int]
+_Key = tuple[Prefix, int, int]
+"""Prefix, metric, table."""
 _Named = tuple[tuple[str, Address | None], ...]
 _Told = tuple[str, Address, Prefix]
 _Path = tuple[int, tuple[Hop, ...]]
@@ -50,9 +51,11 @@ _Path = tuple[int, tuple[Hop, ...]]
 class Surroundings:
     """Owns links, addresses, nexthop objects and foreign routes as last heard, what was told of them, and the events to tell."""
 
-    def __init__(self, table: int = MAIN_TABLE) -> None:
-        """*table* is the one through which next hops are resolved: that of the VRF, or the main one."""
+    def __init__(self, table: int = MAIN_TABLE, own: int = MAIN_TABLE) -> None:
+        """*table* is the one through which next hops are resolved: that of the VRF, or the main one. *own* is that of our routes."""
         self._table = table
+        self._tables = {table, own}
+        self._own = own
         self.links: dict[int, LinkEntry] = {}
         self.nexthops: dict[int, NexthopEntry] = {}
         """Everybody's nexthop objects, by id."""
@@ -84,7 +87,7 @@ class Surroundings:
     def holds(self, key: RouteKey) -> bool:
         """Whether another's unicast route is in the place of *key*; of other tables than ours nothing is known."""
         metric = key.metric or DEFAULT_METRIC[key.prefix.family]
-        return key.table != self._table or (key.prefix, metric) in self._routes
+        return key.table not in self._tables or (key.prefix, metric, key.table) in self._routes
 
     # -------------------------------------------------------------- messages
 
@@ -128,9 +131,9 @@ class Surroundings:
 
     def route(self, entry: RouteEntry, *, present: bool, flags: int) -> None:
         """A route that is not ours was added, changed or removed; *flags* are the message's."""
-        if entry.table != self._table or entry.tos:
+        if entry.table not in self._tables or entry.tos:
             return
-        key = (entry.prefix, entry.metric)
+        key = (entry.prefix, entry.metric, entry.table)
         replaces = bool(flags & NLM_F_REPLACE)
         if not present:
             self._remove_route(key, entry)
@@ -172,8 +175,8 @@ class Surroundings:
         self._users.clear()
         self._stacked.clear()
         for entry in entries:
-            if entry.table == self._table and not entry.tos and entry.type == _RTN_UNICAST:
-                self._add_route((entry.prefix, entry.metric), entry, replaces=False, last=True)
+            if entry.table in self._tables and not entry.tos and entry.type == _RTN_UNICAST:
+                self._add_route((entry.prefix, entry.metric, entry.table), entry, replaces=False, last=True)
         for key in [*self._routes, *(self._told_routes.keys() - self._routes.keys())]:
             self._tell_route(key)
 
@@ -224,13 +227,16 @@ class Surroundings:
         hops = () if path is None else self._named(path)
         if hops == self._told_routes.get(key, ()):
             return
-        prefix, metric = key
+        prefix, metric, table = key
+        resolves, beside = table == self._table, table == self._own
         if hops:
             self._told_routes[key] = hops
-            self._events.append(ForeignRouteChanged(prefix=prefix, metric=metric, hops=hops))
+            self._events.append(
+                ForeignRouteChanged(prefix=prefix, metric=metric, hops=hops, resolves=resolves, beside=beside)
+            )
         else:
             del self._told_routes[key]
-            self._events.append(ForeignRouteRemoved(prefix=prefix, metric=metric))
+            self._events.append(ForeignRouteRemoved(prefix=prefix, metric=metric, resolves=resolves, beside=beside))
 
     def _tell_users(self, number: int) -> None:
         """Tell again the routes that use a nexthop, by itself or in a group. O(objects that others' routes use), not O(ours)."""

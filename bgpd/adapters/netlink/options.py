@@ -23,7 +23,9 @@ class KernelOptions(msgspec.Struct, frozen=True, kw_only=True):
     protocol: int = PROTOCOL
     """Protocol number of our routes and nexthop objects: the mark by which they are ours (law 4)."""
     resolve_table: int = MAIN_TABLE
-    """Table whose routes of others are told, and lead to next hops: the VRF's, or the main one."""
+    """Table by which next hops are found: the VRF's, or the main one. Its routes of others are told."""
+    table: int = MAIN_TABLE
+    """Table of ours; routes of others in it are told, too."""
     objects: NexthopObjects = NexthopObjects.AUTO
     resilience: Resilience | None = None
     """Groups are resilient ones; None: ordinary multipath."""

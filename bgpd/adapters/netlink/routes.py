@@ -96,7 +96,7 @@ class Kernel:
         self._protocol = options.protocol
         self._mirror = Mirror(options.protocol, resilient=options.resilience is not None)
         self.actual = self._mirror.actual
-        self._around = Surroundings(options.resolve_table)
+        self._around = Surroundings(options.resolve_table, options.table)
         self._lock = asyncio.Lock()
         self._delivery = asyncio.Lock()
         self._outgoing: deque[Event] = deque()

@@ -43,6 +43,8 @@ class Resolver:
     def __init__(self) -> None:
         self._links: dict[str, LinkChanged] = {}
         self._routes: PrefixMap[dict[int, Hops]] = PrefixMap()
+        self._places: dict[Prefix, set[int]] | None = None
+        """Others' routes in the table of ours, by metric, where that is not the one of *_routes*; None: it is."""
         self._answers: dict[tuple[Address, bool], Resolved] = {}
         self._own: dict[Address, set[str]] = {}
         self._gateways: dict[Address, Address] = {}
@@ -104,9 +106,21 @@ class Resolver:
             if prefix.length and (prefix.is_host or onto_link):
                 yield prefix
 
+    def apart(self, prefix: Prefix, metric: int, *, there: bool) -> None:
+        """Ours are in a table of their own: take note whether another has a route of *prefix* there."""
+        if self._places is None:
+            self._places = {}
+        if there:
+            self._places.setdefault(prefix, set()).add(metric)
+            return
+        metrics = self._places.get(prefix, set())
+        metrics.discard(metric)
+        if not metrics:
+            self._places.pop(prefix, None)
+
     def knows(self, prefix: Prefix) -> bool:
-        """Whether somebody else has a route of exactly *prefix*."""
-        return prefix in self._routes
+        """Whether somebody else has a route of exactly *prefix* in the table of ours."""
+        return prefix in (self._routes if self._places is None else self._places)
 
     def reach(self, address: Address, gateway: Address | None) -> None:
         """Have *address* reached by *gateway*, whatever routes say (reachableBy of a BGPPeer); None: as routes say."""

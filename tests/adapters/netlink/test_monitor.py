@@ -13,6 +13,7 @@ from bgpd.model.event import (
     LinkChanged,
     LinkRemoved,
 )
+from bgpd.model.forwarding import RouteKey
 from bgpd.model.prefix import Address, Prefix
 
 pytestmark = pytest.mark.core
@@ -51,6 +52,26 @@ def around() -> Surroundings:
     made.take_events()
     made.unsure = False
     return made
+
+
+def test_routes_in_a_table_of_our_own_are_told_apart() -> None:
+    """Others' routes beside ours take places, and resolve nothing; those of the main table resolve, and take none; others are not told."""
+    around = Surroundings(own=1000)
+    around.read_links([link()])
+    around.take_events()
+
+    hops = (("up0", GATE),)
+    for table in (254, 1000, 1001):
+        around.route(route((1, GATE, 0), table=table), present=True, flags=0)
+    assert around.take_events() == [
+        ForeignRouteChanged(prefix=PREFIX, metric=0, hops=hops, beside=False),
+        ForeignRouteChanged(prefix=PREFIX, metric=0, hops=hops, resolves=False),
+    ]
+    assert [around.holds(RouteKey(PREFIX, table)) for table in (254, 1000)] == [True, True]
+
+    around.route(route((1, GATE, 0), table=1000), present=False, flags=0)
+    assert around.take_events() == [ForeignRouteRemoved(prefix=PREFIX, metric=0, resolves=False)]
+    assert [around.holds(RouteKey(PREFIX, table)) for table in (254, 1000)] == [True, False]
 
 
 def test_link_is_told_once_per_change() -> None:
