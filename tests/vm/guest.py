@@ -31,6 +31,7 @@ class Reporter:
 
 
 def main(shard: str) -> None:
+    os.environ.update(json.loads((SHARED / "environment").read_text()))
     tests = (SHARED / f"tests.{shard}").read_text().splitlines()
     target = os.open(SHARED / "reports", os.O_WRONLY | os.O_APPEND)
     pytest.main(

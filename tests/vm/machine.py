@@ -32,6 +32,9 @@ KERNELS: Final = Path(os.environ.get("BGPD_VM_KERNELS", "/var/cache/bgpd/linux")
 MODULES: Final = ("virtio_pci", "9pnet_virtio", "9p", "overlay")
 """What must be loaded before the root can be mounted; all others are loaded from there."""
 
+KNOBS: Final = ("CHAOS_", "KERNEL_")
+"""Variables of these names are for tests, and reach those in the guest."""
+
 MEMORY_MB: Final = 2048
 PROCESSORS: Final = 2
 SHARDS: Final = PROCESSORS
@@ -59,6 +62,8 @@ class Machine:
         shards = 1 if systemd else SHARDS
         for number in range(shards):
             (self._shared / f"tests.{number}").write_text("".join(f"{test}\n" for test in tests[number::shards]))
+        knobs = {name: value for name, value in os.environ.items() if name.startswith(KNOBS)}
+        (self._shared / "environment").write_text(json.dumps(knobs))
         (self._shared / "reports").touch()
         self._console = Path(self._folder.name) / "console"
         self._started = time.monotonic()
