@@ -62,6 +62,16 @@ class Systemd:
             self._status = line
             self._send(f"STATUS={line}")
 
+    def reloading(self, now: float) -> None:
+        """Say that the configuration is loaded again, until :meth:`reloaded`; *now* is of CLOCK_MONOTONIC (Type=notify-reload wants it)."""
+        if self._ready:
+            self._send(f"RELOADING=1\nMONOTONIC_USEC={int(now * 1e6)}")
+
+    def reloaded(self) -> None:
+        """Say that the reload is over, however it ended."""
+        if self._ready:
+            self._send("READY=1")
+
     def stopping(self) -> None:
         """Say that the end has begun."""
         self._send("STOPPING=1")

@@ -54,9 +54,10 @@ class Ingest:
         facts.world.configured = {peer.address: peer for peer in event.peers}
         facts.world.mesh = event.mesh
         facts.announce = event.announce
-        self._state.sessions.file_changed()
+        self._state.sessions.everything_changed()  # a reload may have turned the mesh on or off
         self._resources.ourselves()
         self._mark(list(self._state.adj_in.prefixes()))
+        self._state.stale.learned.update(dict.fromkeys(self._state.selections))  # by how many paths, with which weights
         self._state.stale.own = self._state.stale.overlay = True
         self._everybody()
 

@@ -357,6 +357,16 @@ def apart(lanes: list[list[ev.Event]], beside: ev.ForeignRouteChanged, *, gone: 
     return [*told, [beside, removed] if gone else [beside]]
 
 
+@pytest.mark.parametrize("before", w.OTHERWISE, ids=["mesh", "fallback", "peers"])
+@pytest.mark.parametrize("handled", [0, 20, None])
+def test_a_file_loaded_again_gives_the_tables_of_a_fresh_start(before: ev.Configured, handled: int | None) -> None:
+    """A reload, whenever it comes, ends where a start with that file ends: mesh, peers, prefixes and options."""
+    after = [*w.kernel(), *w.store(), ev.StoreSynced(), *w.bgp()]
+    events = [before, *after[:handled], w.WATCHED, *(after[handled:] if handled is not None else [])]
+
+    assert w.tables(w.feed(Pipeline(), [w.WATCHED, *after])) == w.tables(w.feed(Pipeline(), events))
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_any_order_of_the_same_facts_gives_the_same_tables(data: st.DataObject) -> None:
@@ -394,7 +404,8 @@ def test_any_order_of_the_same_facts_gives_the_same_tables(data: st.DataObject) 
     configured, rest = lanes[0], lanes[1:]
     order = data.draw(st.permutations([i for i, lane in enumerate(rest) for _ in lane]))
     cursors = [iter(lane) for lane in rest]
-    events = configured + [next(cursors[i]) for i in order]
+    before = data.draw(st.sampled_from([w.WATCHED, *w.OTHERWISE]))  # until the node's file was loaded again
+    events = [before, *(next(cursors[i]) for i in order)]
     budget = data.draw(st.integers(1, 50))
 
     shuffled = Pipeline()

@@ -51,6 +51,17 @@ CONFIGURED = ev.Configured(node=node(1), peers=(peer(1), peer(2)), options=OPTIO
 
 WATCHED = replace(CONFIGURED, peers=tuple(replace(one, policy=PeerPolicy(bfd=Bfd())) for one in CONFIGURED.peers))
 """Both peers with BFD."""
+OTHERWISE = (
+    replace(
+        WATCHED,
+        options=replace(OPTIONS, ecmp_limit=1, always_compare_med=True, enforce_first_as=True),
+        announce=(StaticPrefix(prefix=P("203.0.113.0/24"), blackhole=True),),
+        mesh=True,
+    ),
+    replace(WATCHED, peers=WATCHED.peers[:1], options=replace(OPTIONS, fallback=(), weighted_ecmp=True)),
+    replace(WATCHED, peers=(replace(peer(2), address=TOR1, name="other"),), node=replace(node(1), labels=(("a", "b"),))),
+)
+"""What the node's file said before it was loaded again."""
 
 
 def opened(number: int, restart_s: int = 0) -> SessionOpen:

@@ -67,11 +67,8 @@ class Sessions:
 
     # -------------------------------------------------------------- what a change concerns
 
-    def file_changed(self) -> None:
-        self._stale[FILE] = None
-
     def everything_changed(self) -> None:
-        """The node itself, the cluster's settings or the node's own changed."""
+        """The node itself, its file, the cluster's settings or the node's own changed."""
         self._stale.update(dict.fromkeys(self._offers))
         self._stale[FILE] = None
         if self.world.has_mesh:
