@@ -28,6 +28,7 @@ from bgpd.model.view import (
     PeerRouteView,
     PeerView,
     PoolView,
+    ReloadView,
     RouteView,
     StatusView,
     Which,
@@ -99,6 +100,11 @@ class Client:
     def drain(self, asked: DrainRequest) -> None:
         """Begin to drain the node; raises protocol.Refused, BadRequest."""
         self._post(protocol.DRAIN, asked)
+
+    def reload(self, *, dry_run: bool = False) -> ReloadView:
+        """Have the configuration loaded again, or only be told what that would change; raises protocol.Refused where it is bad."""
+        asked = msgspec.json.encode(protocol.ReloadRequest(dry_run=dry_run))
+        return self._decode(self._request("POST", protocol.RELOAD, asked), ReloadView)
 
     def undrain(self) -> None:
         """Have everything announced again; raises protocol.Refused."""

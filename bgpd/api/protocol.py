@@ -15,6 +15,7 @@
 | ``GET /v1/events?after=SEQUENCE&wait_s=SECONDS`` | list of `EventView` after that number; waits for one where there is none |
 | ``POST /v1/drain``, a `DrainRequest` | `DoneView`: draining begins (``GET /v1/status`` says how far it is) |
 | ``POST /v1/undrain``, an `UndrainRequest` | `DoneView`: all is announced again |
+| ``POST /v1/reload``, a `ReloadRequest` | `ReloadView`; 409 with all that is wrong, and nothing has changed |
 | ``POST /v1/assign``, an `AssignRequest` | `AssignView` |
 
 Every error is an `ErrorView`: 400 the request is bad, 404 there is no such path, 409 the daemon refuses with a reason,
@@ -40,6 +41,7 @@ from bgpd.model.view import (
     PeerRouteView,
     PeerView,
     PoolView,
+    ReloadView,
     RouteView,
     StatusView,
     Which,
@@ -57,6 +59,7 @@ FIB: Final = "/v1/fib"
 FIB_DIFF: Final = "/v1/fib/diff"
 EVENTS: Final = "/v1/events"
 DRAIN: Final = "/v1/drain"
+RELOAD: Final = "/v1/reload"
 UNDRAIN: Final = "/v1/undrain"
 ASSIGN: Final = "/v1/assign"
 
@@ -103,6 +106,11 @@ class ResetRequest(PeerRequest, frozen=True, kw_only=True):
 
 class UndrainRequest(msgspec.Struct, frozen=True):
     """Announce everything again."""
+
+
+class ReloadRequest(msgspec.Struct, frozen=True):
+    dry_run: bool = False
+    """Only say what a reload would do."""
 
 
 class DoneView(msgspec.Struct, frozen=True):
@@ -161,6 +169,10 @@ class Views(Protocol):
 
     async def drain(self, asked: DrainRequest) -> None:
         """Begin to lead traffic around this node, or change how; raises Refused where that would not outlive a restart."""
+        ...
+
+    async def reload(self, *, dry_run: bool) -> ReloadView:
+        """Load the configuration again; raises Refused with all that is wrong, and then nothing has changed."""
         ...
 
     async def undrain(self) -> None:

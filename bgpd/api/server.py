@@ -106,6 +106,7 @@ class Server:
         application.router.add_get(protocol.EVENTS, self._events)
         application.router.add_post(protocol.DRAIN, self._drain)
         application.router.add_post(protocol.UNDRAIN, self._undrain)
+        application.router.add_post(protocol.RELOAD, self._reload)
         application.router.add_post(protocol.ASSIGN, self._assign)
         return application
 
@@ -155,6 +156,15 @@ class Server:
 
     async def _undrain(self, request: web.Request) -> web.StreamResponse:
         return await _ordered(request, protocol.UndrainRequest, lambda _: self._views.undrain())
+
+    async def _reload(self, request: web.Request) -> web.StreamResponse:
+        try:
+            asked = msgspec.json.decode(await request.read(), type=protocol.ReloadRequest)
+            return _answer(await self._views.reload(dry_run=asked.dry_run))
+        except msgspec.DecodeError as defect:
+            return _error(400, str(defect))
+        except protocol.Refused as refusal:
+            return _error(409, refusal.reason)
 
     async def _routes(self, request: web.Request) -> web.StreamResponse:
         text = _parameter(request, "prefix")

@@ -11,7 +11,8 @@ import click
 import msgspec
 
 from bgpd.adapters.secrets import Passwords
-from bgpd.cli.options import BadInput, output
+from bgpd.cli.options import BadInput, asks, output
+from bgpd.cli.reload import asked, show_reload
 from bgpd.cli.render import Cell, Column, Table, show, show_json
 from bgpd.config.document import Document, Origin
 from bgpd.config.error import ConfigError
@@ -91,15 +92,21 @@ def _value(path: str, value: Any, origin: Origin, effect: When) -> dict[str, Any
 
 @config.command()
 @click.argument("path", type=click.Path(path_type=Path), envvar=ENVIRONMENT, default=DEFAULT_PATH)
+@click.option(
+    "--against-running", is_flag=True, help="Show what `bgpd reload` would change in the running daemon, instead."
+)
 @output()
-def check(path: Path, output: str) -> None:
+@asks
+def check(path: Path, *, against_running: bool, socket: Path, output: str) -> None:
     """Check the configuration file at PATH (default: BGPD_CONFIG, else /etc/bgpd/bgpd.toml).
 
     Shows what `bgpd run` would start from it, or every defect with its place and its rule, with exit status 2. A password
     that cannot be read keeps its peer down and nothing else, so it is told, and the file is good.
     """
     found = read(path)
-    if output == "json":
+    if against_running:
+        _against_running(path, socket, output)
+    elif output == "json":
         show_json({"path": str(path), "config": msgspec.to_builtins(found, enc_hook=to_builtin)})
     else:
         show(f"{path} is good. What it says:\n", summary_table(found))
@@ -107,6 +114,16 @@ def check(path: Path, output: str) -> None:
             show("", peers_table(found.peer))
     for reason in _held_down(found):
         click.echo(f"bgpd: {reason}", err=True)
+
+
+def _against_running(path: Path, socket: Path, output: str) -> None:
+    view = asked(socket, dry_run=True)
+    if path.resolve() != Path(view.path).resolve():
+        raise BadInput(f"the daemon reads {view.path}, not {path}: give that file, or start the daemon with this one")
+    if output == "json":
+        show_json(view)
+    else:
+        show_reload(view)
 
 
 def _held_down(found: Config) -> Iterator[str]:

@@ -48,8 +48,9 @@ COMMANDS: Final = {
         "bgpd.cli.cleanup", "cleanup", "Remove all that is ours from the kernel, once the daemon is gone."
     ),
     "check": _Place("bgpd.cli.check", "check", "Check whether this host can do what is asked of it."),
-    "config": _Place("bgpd.cli.config", "config", "Check the configuration."),
+    "config": _Place("bgpd.cli.config", "config", "Check and show the configuration."),
     "lab": _Place("bgpd.cli.lab", "lab", "Run a containerlab topology in network namespaces."),
+    "reload": _Place("bgpd.cli.reload", "reload", "Have the daemon load its configuration again."),
     "version": _Place("bgpd.cli.version", "version", "Show the version."),
 }
 

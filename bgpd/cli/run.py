@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
 
 from bgpd.cli.config import configured, read
+from bgpd.config.load import load
 from bgpd.daemon import supervise
+from bgpd.daemon.reload import Source
 
 
 @click.command()
@@ -27,9 +30,10 @@ from bgpd.daemon import supervise
 def run(ctx: click.Context, path: Path, record: Path | None, attach: bool) -> None:
     """Run the daemon in the foreground.
 
-    It ends on SIGTERM or SIGINT and leaves the kernel's routes as they are. Exit status 2: the configuration is bad, and
-    nothing was started.
+    It ends on SIGTERM or SIGINT and leaves the kernel's routes as they are; SIGHUP loads the configuration again, as `bgpd reload`
+    does. Exit status 2: the configuration is bad, and nothing was started.
     """
     if record is not None and not record.absolute().parent.is_dir():
         raise click.BadParameter(f"the directory of {record} does not exist", param_hint="--record")
-    ctx.exit(supervise.main(read(path), record, attach=attach))
+    source = Source(path, read(path), lambda: load(path, os.environ))
+    ctx.exit(supervise.main(source, record, attach=attach))

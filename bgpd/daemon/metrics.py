@@ -6,7 +6,7 @@ Law: a scrape costs per peer, node and pool, never per route or block, so that i
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 
 import bgpd
@@ -50,10 +50,10 @@ class Metrics:
         kernel: Reconciler[KernelKey, KernelValue],
         store: TimedStore,
         events: Events,
-        broker: Broker | None,
+        broker: Callable[[], Broker | None],
         started: float,
     ) -> None:
-        """*started*: monotonic seconds; *broker*: None where none is told."""
+        """*started*: monotonic seconds; *broker*: the one that is told, None where none is."""
         self._pipeline = pipeline
         self._inbox = inbox
         self._kernel = kernel
@@ -274,7 +274,7 @@ class Metrics:
 
     def _told(self, out: Exposition) -> None:
         """Show what is told to others, and what was dropped of it."""
-        broker = self._broker
+        broker = self._broker()
         dropped: list[Sample] = [({"queue": "ring"}, self._events.overwritten)]
         if broker is not None:
             dropped.append(({"queue": "mqtt"}, broker.dropped))

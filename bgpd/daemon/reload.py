@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import NamedTuple
 
 from bgpd.adapters import clock
 from bgpd.adapters.systemd import Systemd
@@ -23,20 +25,28 @@ NAMES_TOLD = 20
 """Changed values named in a log entry; the answer of the API has all."""
 
 
+class Source(NamedTuple):
+    """Where the configuration comes from."""
+
+    path: Path
+    config: Config
+    """As it was loaded at start."""
+    load: Callable[[], Config]
+    """Reads file and environment again; raises ConfigError."""
+
+
 class Reloader:
     """Owns the configuration that holds, as its file and environment gave it."""
 
     def __init__(
         self,
-        config: Config,
-        load: Callable[[], Config],
+        source: Source,
         take: Callable[[Config], Awaitable[None]],
         systemd: Systemd,
         notice: Callable[[Notice], None],
     ) -> None:
-        """*load* reads file and environment, and raises ConfigError; *take* takes over what has changed, all or nothing, or raises Refused."""
-        self._config = config
-        self._load = load
+        """*take* takes over what has changed, all or nothing, or raises Refused."""
+        self._path, self._config, self._load = source
         self._take = take
         self._systemd = systemd
         self._notice = notice
@@ -90,8 +100,7 @@ class Reloader:
         except ConfigError as error:
             raise Refused(str(error)) from error
 
-    @staticmethod
-    def _view(found: list[Change], *, done: bool) -> ReloadView:
+    def _view(self, found: list[Change], *, done: bool) -> ReloadView:
         views = {
             when: tuple(
                 ChangeView(one.path, hidden(one.path, one.before), hidden(one.path, one.after))
@@ -100,7 +109,7 @@ class Reloader:
             )
             for when in When
         }
-        return ReloadView(done=done, changed=views[When.RELOAD], waiting=views[When.START])
+        return ReloadView(done=done, path=str(self._path), changed=views[When.RELOAD], waiting=views[When.START])
 
 
 def _names(found: list[Change], when: When) -> str | None:

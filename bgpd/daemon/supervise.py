@@ -15,21 +15,22 @@ from bgpd.adapters.exabgp.process import Speaker
 from bgpd.adapters.netlink.detect import NotFound, detect, vrf_table
 from bgpd.adapters.systemd import Systemd
 from bgpd.config.schema import Config
+from bgpd.daemon.reload import Source
 from bgpd.daemon.wiring import Daemon, Fatal, speaker_options
 from bgpd.model.event import Event
 
 
-def main(config: Config, record: Path | None, *, attach: bool = False) -> int:
+def main(source: Source, record: Path | None, *, attach: bool = False) -> int:
     """Run the daemon until a signal or a failure ends it; returns the exit status: 0 stopped, 1 failed, 2 cannot start.
 
     *attach*: to a speaker that somebody else keeps (``bgpd speaker``); else we start one, and end it in an orderly stop.
     """
     faulthandler.enable()  # a watchdog ends us by SIGABRT: then standard error shows where the loop hung
-    log.configure(config.log.level, config.log.format)
+    log.configure(source.config.log.level, source.config.log.format)
     logger = structlog.get_logger()
     failures: list[Exception] = []
     try:
-        asyncio.run(_until_signal(config, record, attach=attach))
+        asyncio.run(_until_signal(source, record, attach=attach))
     except* Exception as raised:  # noqa: BLE001 - the one place: anything unexpected ends the process, and is told
         failures = _leaves(raised)
     for error in failures:
@@ -59,15 +60,17 @@ async def _become_speaker(config: Config) -> None:
     await Speaker(speaker_options(await _located(config), attach=False), nowhere).become()
 
 
-async def _until_signal(config: Config, record: Path | None, *, attach: bool) -> None:
-    """Run until SIGTERM or SIGINT; the kernel's routes stay as they are (law 3)."""
+async def _until_signal(source: Source, record: Path | None, *, attach: bool) -> None:
+    """Run until SIGTERM or SIGINT; the kernel's routes stay as they are (law 3). SIGHUP loads the configuration again."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     systemd = Systemd(os.environ, os.getpid())
     try:
-        await Daemon(await _located(config), record, attach=attach, systemd=systemd).run(stop)
+        daemon = Daemon(await _located(source.config), record, attach=attach, systemd=systemd, source=source)
+        loop.add_signal_handler(signal.SIGHUP, daemon.reloader.hang_up)
+        await daemon.run(stop)
     finally:
         systemd.close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from typing import Protocol
 
 import msgspec
 
@@ -38,11 +39,18 @@ from bgpd.model.view import (
     PeerView,
     PhaseView,
     PoolView,
+    ReloadView,
     RouteView,
     StatusView,
     StepView,
     Which,
 )
+
+
+class Reload(Protocol):
+    """Loads the configuration again (daemon/reload.py)."""
+
+    async def __call__(self, *, dry_run: bool) -> ReloadView: ...
 
 
 class DaemonViews:
@@ -62,8 +70,10 @@ class DaemonViews:
         fib: FibViews,
         events: Events,
         drain: Drain,
+        reload: Reload,
     ) -> None:
         self._drain = drain
+        self._reload = reload
         self._events = events
         self._fib = fib
         self._pipeline = pipeline
@@ -114,6 +124,10 @@ class DaemonViews:
             await self._drain.start(asked)
         except Unkept as error:
             raise Refused(str(error)) from error
+
+    async def reload(self, *, dry_run: bool) -> ReloadView:
+        """Load the configuration again; raises Refused."""
+        return await self._reload(dry_run=dry_run)
 
     async def undrain(self) -> None:
         try:

@@ -41,7 +41,7 @@ from bgpd.adapters.systemd import Systemd
 from bgpd.adapters.unnumbered import Unnumbered
 from bgpd.api.metrics import MetricsServer, Unusable
 from bgpd.api.server import Server, SocketUnusable
-from bgpd.config.schema import Config, LogLevel, SpeakerMode
+from bgpd.config.schema import Config, SpeakerMode
 from bgpd.core.explain import Explainer
 from bgpd.core.pipeline import Phase, Pipeline
 from bgpd.daemon import compare, loop
@@ -52,9 +52,11 @@ from bgpd.daemon.drain import Drain
 from bgpd.daemon.drain import Unfit as DrainUnfit
 from bgpd.daemon.events import Events, Telling
 from bgpd.daemon.fib import FibViews
+from bgpd.daemon.live import Live, Makers
 from bgpd.daemon.metrics import Metrics
 from bgpd.daemon.peer_views import PeerViews
 from bgpd.daemon.record import Recorder
+from bgpd.daemon.reload import Reloader, Source
 from bgpd.daemon.tunnels import Tunnels
 from bgpd.daemon.views import DaemonViews
 from bgpd.flow.inbox import Inbox
@@ -91,7 +93,8 @@ def speaker_options(config: Config, *, attach: bool) -> SpeakerOptions:
 class Daemon:
     """Owns every part and its task."""
 
-    def __init__(self, config: Config, record: Path | None, *, attach: bool, systemd: Systemd) -> None:
+    def __init__(self, config: Config, record: Path | None, *, attach: bool, systemd: Systemd, source: Source) -> None:
+        """*config* is that of *source* with what was found at start: the node's address, and the table of a VRF."""
         self._config = config
         self._systemd = systemd
         self._attach = attach
@@ -145,27 +148,27 @@ class Daemon:
         self._speaker.neighbors.appeared = self._neighbors.hasten
         self._speaker.neighbors.notice = self._notice
         self._tunnels = Tunnels(self._store, self._configured.node.name, self._notice)
-        self._collection = Collection(
-            self._store, self._pipeline, self._configured.node.name, config.collect, self._notice
-        )
         self._events = Events()
         try:
             self._drain = Drain(Path(config.state.directory), self._inbox.put, self._notice, self._uplinks)
         except DrainUnfit as error:
             raise Fatal(str(error)) from error
-        self._telling = self._teller()
         self._metrics = Metrics(
             self._pipeline,
             self._inbox,
             kernel=self._kernel_reconciler,
             store=self._store,
             events=self._events,
-            broker=self._telling.broker if self._telling is not None else None,
+            broker=lambda: self._live.telling.broker if self._live.telling is not None else None,
             started=clock.monotonic(),
         )
         self._kernel_reconciler.applied = self._metrics.program.observe
         self._unnumbered = Unnumbered(self._pipeline.unnumbered, self._inbox.put)
-        self._health = Health(config.health_checks(), self._inbox.put)
+        try:
+            self._live = Live(config, self._makers())
+        except Unfit as error:
+            raise Fatal(str(error)) from error
+        self.reloader = Reloader(source, self._live.take, systemd, self._notice)
         self._claims: Reconciler[str, BlockClaim] = Reconciler(
             tables.claims, ClaimTarget(self._store), clock=clock.monotonic, converged=_nothing, notice=self._notice
         )
@@ -195,17 +198,16 @@ class Daemon:
             fib=FibViews(self._kernel_reconciler, self._kernel),
             events=self._events,
             drain=self._drain,
+            reload=self.reloader.reload,
         )
         server = Server(views, Path(self._config.api.socket))
-        exporter = self._exporter()
         source = StoreSource(self._store, self._heard_of_store, self._notice)
         await self._drain.restore()  # before anything that leads to an announcement
         await self._inbox.put(self._configured)
         try:
             # First of all: a second daemon on this host ends here, before it touches the kernel or the speaker.
             await server.start()
-            if exporter is not None:
-                await exporter.start()
+            await self._live.open()
         except (SocketUnusable, Unusable) as error:
             await server.stop()
             raise Fatal(str(error)) from error
@@ -227,13 +229,12 @@ class Daemon:
                         self._speaker.neighbors.watch_passwords(),
                         self._claims.run(),
                         self._releases.run(),
-                        self._collection.run(),
                         self._tunnels.run(),
-                        self._health.run(),
                         self._unnumbered.run(),
                         self._drain.run(),
                         Confirmation(self._store, self._configured.node.name, self._notice).run(),
-                        *([self._telling.run()] if self._telling is not None else []),
+                        self.reloader.run(),
+                        *self._live.works(),
                     )
                 ]
                 structlog.get_logger().info("daemon.started", node=self._configured.node.name)
@@ -243,8 +244,7 @@ class Daemon:
                     task.cancel()
         finally:
             await server.stop()
-            if exporter is not None:
-                await exporter.stop()
+            await self._live.close()
             await self._bfd.stop(keep=self._attach)
             await self._speaker.stop()
             await self._store.close()
@@ -270,10 +270,7 @@ class Daemon:
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._kernel.run())
-                every_s = self._config.kernel.compare_s
-                tasks.create_task(
-                    compare.run(self._kernel, self._kernel_reconciler, every_s, self._notice, self._metrics.compared)
-                )
+                tasks.create_task(self._live.comparison.run())
         finally:
             await self._kernel.close()
 
@@ -297,6 +294,14 @@ class Daemon:
             await _until_stored(lambda: register(self._store, self._configured.node))
             await liveness.run()
         except (NameTaken, Broken, Malformed) as error:
+            raise Fatal(str(error)) from error
+
+    async def _register(self, config: Config) -> None:
+        """Write the Node resource again, with the labels of *config*."""
+        await self._named.wait()
+        try:
+            await _until_stored(lambda: register(self._store, config.own_node()))
+        except (Broken, Malformed) as error:
             raise Fatal(str(error)) from error
 
     # -------------------------------------------------------------- seams
@@ -332,30 +337,37 @@ class Daemon:
         if self._pipeline.announcements_known:
             await self._speaker.adj_rib_out.converged()
 
-    def _exporter(self) -> MetricsServer | None:
-        try:
-            endpoint = self._config.metrics.endpoint(self._passwords)
-        except Unfit as error:
-            raise Fatal(f"metrics: {error}") from error
+    def _makers(self) -> Makers:
+        name = self._configured.node.name
+        return Makers(
+            configured=self._inbox.put,
+            node=lambda config: lambda: self._register(config),
+            health=lambda config: Health(config.health_checks(), self._inbox.put).run,
+            collection=lambda config: Collection(self._store, self._pipeline, name, config.collect, self._notice).run,
+            comparison=lambda config: (
+                lambda: compare.run(
+                    self._kernel, self._kernel_reconciler, config.kernel.compare_s, self._notice, self._metrics.compared
+                )
+            ),
+            telling=self._teller,
+            exporter=self._exporter,
+        )
+
+    def _exporter(self, config: Config) -> MetricsServer | None:
+        endpoint = config.metrics.endpoint(self._passwords)
         return MetricsServer(endpoint, self._metrics.render) if endpoint is not None else None
 
-    def _teller(self) -> Telling | None:
-        try:
-            options = self._config.mqtt.options(self._configured.node.name, self._passwords)
-        except Unfit as error:
-            raise Fatal(f"mqtt: {error}") from error
-        if options is None:
-            return None
-        return Telling(self._pipeline, Broker(options, self._notice), options.cluster)
+    def _teller(self, config: Config) -> Telling | None:
+        options = config.mqtt.options(self._configured.node.name, self._passwords)
+        return Telling(self._pipeline, Broker(options, self._notice), options.cluster) if options is not None else None
 
     def _notice(self, notice: Notice) -> None:
         self._metrics.noticed(notice)
         event = self._events.tell(notice)
-        if self._telling is not None:
-            self._telling.event(event)
-        if notice.name == "log.level_changed" and self._config.log.level is LogLevel.AUTO:
-            wished = str(notice.fields["level"])
-            log.set_level("info" if wished == "auto" else wished)
+        if self._live.telling is not None:
+            self._live.telling.event(event)
+        if notice.name == "log.level_changed":
+            self._live.wish_level(str(notice.fields["level"]))
         log.tell(notice.name, notice.fields)
 
     def _uplinks(self) -> set[str]:

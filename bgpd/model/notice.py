@@ -40,6 +40,10 @@ KINDS: dict[str, Kind] = {
     "drain.finished": Kind("all announcements of this node are withdrawn, and why now"),
     "drain.resumed": Kind("this node was being drained before it restarted, and still is"),
     "drain.started": Kind("this node asks to be avoided (GRACEFUL_SHUTDOWN) until traffic has left it"),
+    "configuration.refused": Kind("the configuration was to be loaded again and cannot be used; nothing has changed"),
+    "configuration.reloaded": Kind(
+        "the configuration was loaded again: what has changed, what waits for a start", good=True
+    ),
     "fib.compat_mode": Kind("a change of a group costs a notification for each of its routes, by a sysctl", good=True),
     "fib.contested": Kind("somebody else keeps changing what is ours in the kernel"),
     "fib.differed": Kind("the full comparison found differences that no event had told of"),

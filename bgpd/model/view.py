@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Any
 
 import msgspec
 
@@ -276,3 +277,24 @@ class FibPage(msgspec.Struct, frozen=True, kw_only=True):
     """Of rows that fit, on all pages."""
     next: str | None
     """Where the next page goes on; None: this is the last."""
+
+
+class ChangeView(msgspec.Struct, frozen=True):
+    """One value of the configuration that differs; null: not there, or not set. What may be a secret is not shown."""
+
+    key: str
+    before: Any
+    after: Any
+
+
+class ReloadView(msgspec.Struct, frozen=True, kw_only=True):
+    """What a reload has done, or would do."""
+
+    done: bool
+    """False: only looked at."""
+    path: str
+    """The file that the daemon reads."""
+    changed: tuple[ChangeView, ...]
+    """Taken over at once."""
+    waiting: tuple[ChangeView, ...]
+    """Takes effect at the next start of the daemon."""

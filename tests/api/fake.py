@@ -17,6 +17,7 @@ from bgpd.model.prefix import Address, Prefix
 from bgpd.model.telling import EventView
 from bgpd.model.view import (
     BlockView,
+    ChangeView,
     ExplainView,
     FibPage,
     FibQuery,
@@ -27,6 +28,7 @@ from bgpd.model.view import (
     PeerView,
     PhaseView,
     PoolView,
+    ReloadView,
     RouteView,
     StatusView,
     StepView,
@@ -274,6 +276,8 @@ class FakeViews:
         self.fib_asked: FibQuery | None = None
         self.assigned: list[tuple[str, str | None]] = []
         self.requests: list[AssignRequest] = []
+        self.reloads: list[bool] = []
+        self.bad_configuration = ""
 
     def status(self) -> StatusView:
         """Answer with the status above."""
@@ -317,6 +321,14 @@ class FakeViews:
     async def drain(self, asked: DrainRequest) -> None:
         """Take note of the order."""
         self.done.append(("drain", asked))
+
+    async def reload(self, *, dry_run: bool) -> ReloadView:
+        self.reloads.append(dry_run)
+        if self.bad_configuration:
+            raise Refused(self.bad_configuration)
+        changed = (ChangeView("peer[tor1].asn", 65001, 65009),)
+        waiting = (ChangeView("node.asn", 65101, 65102),)
+        return ReloadView(done=not dry_run, path="/etc/bgpd/bgpd.toml", changed=changed, waiting=waiting)
 
     async def undrain(self) -> None:
         """Take note of the order."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from bgpd.config.document import FILE_LIMIT_BYTES, Origin
 from bgpd.config.environment import VALUE_LIMIT_CHARS
 from bgpd.config.error import ConfigError
 from bgpd.config.load import load, load_document
-from bgpd.config.schema import Config
+from bgpd.config.schema import Config, NodeSection
 from bgpd.config.values import AT_START, Change, When, changes, merged, values, when
 from bgpd.model.prefix import Address
 
@@ -204,6 +205,22 @@ def test_changes_are_told_by_name_and_by_when(file: Path) -> None:
     taken = merged(before, after)
     assert [Change("node.asn", 64512, 64513, When.START)] == changes(taken, after)
     assert [Change("peer[tor2].asn", 65002, 65003, When.RELOAD)] == changes(before, taken)
+
+
+def test_the_example_lists_what_waits_for_a_start() -> None:
+    """The comment at the top of the example names each section, and each key, whose change waits for the next start."""
+    text = (Path(__file__).parents[2] / "config" / "bgpd.toml").read_text()
+    (sentence,) = re.findall(r"which it names:\n# (.*?)\.\n", text)
+    named = {
+        each.partition(" ")[0].partition(".")[0]
+        for each in re.split(r", | and ", re.sub(r" \(but .*?\)", "", sentence))
+    }
+
+    assert AT_START.keys() == named - {"vxlan_port"}
+    assert "fallback.vxlan_vni and vxlan_port" in sentence
+    assert {"vxlan_vni", "vxlan_port"} == AT_START["fallback"]
+    assert "node (but its labels)" in sentence
+    assert {"labels"} == {name for name in NodeSection.__struct_fields__ if name not in AT_START["node"]}
 
 
 def test_what_waits_for_a_start_exists(file: Path) -> None:

@@ -404,8 +404,8 @@ def test_any_order_of_the_same_facts_gives_the_same_tables(data: st.DataObject) 
     configured, rest = lanes[0], lanes[1:]
     order = data.draw(st.permutations([i for i, lane in enumerate(rest) for _ in lane]))
     cursors = [iter(lane) for lane in rest]
-    before = data.draw(st.sampled_from([w.WATCHED, *w.OTHERWISE]))  # until the node's file was loaded again
-    events = [before, *(next(cursors[i]) for i in order)]
+    # What the node's file said before it was loaded again.
+    events = [data.draw(st.sampled_from([w.WATCHED, *w.OTHERWISE])), *(next(cursors[i]) for i in order)]
     budget = data.draw(st.integers(1, 50))
 
     shuffled = Pipeline()

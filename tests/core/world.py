@@ -59,7 +59,9 @@ OTHERWISE = (
         mesh=True,
     ),
     replace(WATCHED, peers=WATCHED.peers[:1], options=replace(OPTIONS, fallback=(), weighted_ecmp=True)),
-    replace(WATCHED, peers=(replace(peer(2), address=TOR1, name="other"),), node=replace(node(1), labels=(("a", "b"),))),
+    replace(
+        WATCHED, peers=(replace(peer(2), address=TOR1, name="other"),), node=replace(node(1), labels=(("a", "b"),))
+    ),
 )
 """What the node's file said before it was loaded again."""
 

@@ -55,7 +55,7 @@ def metrics(pipeline: Pipeline, broker: Broker | None = None) -> Metrics:
         kernel=kernel,
         store=TimedStore(MemoryStore()),
         events=Events(),
-        broker=broker,
+        broker=lambda: broker,
         started=0.0,
     )
 
