@@ -503,3 +503,20 @@ def test_examples_are_right(bgpd: Run) -> None:
     assert {line.split()[0] for line in first} == {kind.kind for kind in kinds.KINDS}
     assert {line.rpartition(" ")[2] for line in first} == {"created"}
     assert {line.rpartition(" ")[2] for line in second} == {"unchanged"}
+
+
+def test_plan_of_the_cluster_says_what_each_node_would_do(bgpd: Run) -> None:
+    """With --cluster each node has its sessions, in words and JSON; without it nothing is said of nodes where no file names this one."""
+    nodes = "---\n".join(
+        NODE.replace("NAME", name).replace("{}", f"{{bgp: {{ipv4Address: 10.0.0.{number}/32}}}}")
+        for number, name in enumerate(("one", "two"), 1)
+    )
+    good(bgpd("apply", "-f", "-", stdin=nodes))
+    mesh = "apiVersion: projectcalico.org/v3\nkind: BGPConfiguration\nmetadata: {name: default}\nspec: {}\n"
+
+    shown = good(bgpd("plan", "--cluster", "-f", "-", stdin=mesh))
+    view = json.loads(good(bgpd("plan", "--cluster", "-f", "-", "-o", "json", stdin=mesh)))
+
+    assert "\none:\n  session with mesh-two 10.0.0.2: would be added\n" in shown
+    assert {"one", "two"} == {node["node"] for node in view["nodes"]}
+    assert "would be added" not in good(bgpd("plan", "-f", "-", stdin=mesh)).split("What nodes would do", maxsplit=1)[0]

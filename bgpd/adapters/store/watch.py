@@ -9,7 +9,7 @@ it); what is not Transient or Compacted ends the process.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import assert_never
 
 from bgpd.adapters.store import keys
@@ -183,3 +183,22 @@ def _event(change: Change) -> Event | None:
             return removed if value is None else AffinityChanged(affinity_from(key, node, cidr, value))
         case _:
             assert_never(about)
+
+
+def told(items: Iterable[tuple[str, bytes]]) -> list[Event]:
+    """Say what keys and values mean, as the watch would tell them; those that cannot be read are left out."""
+    found = []
+    for key, value in items:
+        try:
+            event = _event(Change(key, value, 0))
+        except Malformed:
+            continue
+        if event is not None:
+            found.append(event)
+    return found
+
+
+async def contents(store: Store) -> dict[str, bytes]:
+    """Read everything that decisions are made from, as of one revision; raises Transient, Compacted."""
+    revision = (await store.range(PREFIXES[0], limit=1)).revision
+    return {item.key: item.value for prefix in PREFIXES async for item in read_all(store, prefix, revision)}

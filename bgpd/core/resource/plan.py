@@ -35,7 +35,7 @@ MESH_NODES_MAX: Final = 300
 _VOLATILE: Final = frozenset({"resourceVersion", "uid", "creationTimestamp"})
 _IDENTITY: Final = frozenset({"kind", "apiVersion", "metadata.name"})
 """Not told of a new resource, whose title says it."""
-_RESETS: Final = {
+RESETS: Final = {
     "asn": "AS number of the peer",
     "local_asn": "AS number of the node",
     "local_address": "address of the node",
@@ -128,7 +128,7 @@ def _session_lines(before: World, after: World) -> Iterator[str]:
             removed.append(f"{title}: would be held ({will.peer.policy.hold_reason})")
         elif was is None or was.peer.policy.hold_reason:
             added.append(f"{title}: would be {'added' if was is None else 'made'}")
-        elif changed := _changed(was.peer, will.peer, _RESETS):
+        elif changed := changed_words(was.peer, will.peer, RESETS):
             reset.append(f"{title}: would be reset ({', '.join(changed)})")
         elif changed := _judged(was, will):
             judged.append(f"{title}: would stay, its routes judged anew ({', '.join(changed)})")
@@ -144,12 +144,12 @@ def _bounded(lines: list[str]) -> Iterator[str]:
         yield f"… and {len(lines) - LINES_MAX} more that {what}"
 
 
-def _changed(old: msgspec.Struct, new: msgspec.Struct, words: Mapping[str, str]) -> list[str]:
+def changed_words(old: msgspec.Struct, new: msgspec.Struct, words: Mapping[str, str]) -> list[str]:
     return [word for field, word in words.items() if getattr(old, field) != getattr(new, field)]
 
 
 def _judged(old: Session, new: Session) -> list[str]:
-    changed = _changed(old.peer.policy, new.peer.policy, _ROUTES)
+    changed = changed_words(old.peer.policy, new.peer.policy, _ROUTES)
     if old.filters != new.filters and "filters" not in changed:
         changed.append("filters")
     return changed
