@@ -418,6 +418,8 @@ _RESOURCE_EVENTS = (
     ev.BgpConfigurationRemoved,
     ev.BgpFilterChanged,
     ev.BgpFilterRemoved,
+    ev.WorkloadChanged,
+    ev.WorkloadRemoved,
 )
 _BGP_EVENTS = (
     ev.SpeakerUp,

@@ -37,6 +37,12 @@ class Resources:
             case ev.BgpFilterRemoved(name=name):
                 self._state.facts.filters.pop(name, None)
                 self._filter(name)
+            case ev.WorkloadChanged(workload=workload):
+                world.workloads[workload.name] = workload
+                sessions.workload_changed(workload.name)
+            case ev.WorkloadRemoved(name=name):
+                world.workloads.pop(name, None)
+                sessions.workload_changed(name)
             case _:
                 raise AssertionError(f"no fact for {event!r}")
 

@@ -201,7 +201,7 @@ class Daemon:
             reload=self.reloader.reload,
         )
         server = Server(views, Path(self._config.api.socket))
-        source = StoreSource(self._store, self._heard_of_store, self._notice)
+        source = StoreSource(self._store, self._heard_of_store, self._notice, self._configured.node.name)
         await self._drain.restore()  # before anything that leads to an announcement
         await self._inbox.put(self._configured)
         try:

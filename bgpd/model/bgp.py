@@ -40,6 +40,7 @@ class BgpPeer(msgspec.Struct, frozen=True, kw_only=True):
     peer_selector: str = ""
     """The far ends are nodes with such labels."""
     workload_selector: str = ""
+    """The far ends are workloads of the node with such labels."""
     asn: int | None = None
     local_asn: int | None = None
     next_hop_mode: NextHopMode = NextHopMode.AUTO
@@ -73,6 +74,15 @@ class BgpPeer(msgspec.Struct, frozen=True, kw_only=True):
         return not self.node and not self.node_selector
 
 
+class Workload(msgspec.Struct, frozen=True, kw_only=True):
+    """A WorkloadEndpoint of this node, as far as a BGPPeer's ``localWorkloadSelector`` needs it."""
+
+    name: str
+    """NAMESPACE/NAME."""
+    addresses: tuple[Address, ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+
+
 class Advertisement(msgspec.Struct, frozen=True):
     """Communities of what is announced within a range (prefixAdvertisements)."""
 
@@ -101,6 +111,9 @@ class BgpConfiguration(msgspec.Struct, frozen=True, kw_only=True):
     """Globs of links whose connected routes resolve no next hop."""
     log_level: str | None = None
     """logSeverityScreen, as adapters/log.py calls it."""
+    workload_v4: Address | None = None
+    """localWorkloadPeeringIPV4: our address in sessions with workloads."""
+    workload_v6: Address | None = None
     aggregate: bool | None = None
     """serviceLoadBalancerAggregation: LoadBalancer ranges are announced as a whole."""
 

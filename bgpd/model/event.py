@@ -7,7 +7,7 @@ from enum import StrEnum
 import msgspec
 
 from bgpd.model.bfd import BfdStatus
-from bgpd.model.bgp import BgpConfiguration, BgpFilter, BgpPeer
+from bgpd.model.bgp import BgpConfiguration, BgpFilter, BgpPeer, Workload
 from bgpd.model.drain import Stage
 from bgpd.model.forwarding import RouteSettings
 from bgpd.model.health import StaticPrefix
@@ -162,6 +162,16 @@ class BgpFilterChanged(_Event, frozen=True):
 
 
 class BgpFilterRemoved(_Event, frozen=True):
+    name: str
+
+
+class WorkloadChanged(_Event, frozen=True):
+    """A workload of this node; told only where a BGPPeer asks for workloads."""
+
+    workload: Workload
+
+
+class WorkloadRemoved(_Event, frozen=True):
     name: str
 
 
@@ -345,6 +355,8 @@ Event = (
     | BgpConfigurationRemoved
     | BgpFilterChanged
     | BgpFilterRemoved
+    | WorkloadChanged
+    | WorkloadRemoved
     | SpeakerUp
     | SpeakerLost
     | PeerUp

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from bgpd.core.pipeline import Pipeline
 from bgpd.model import event as ev
-from bgpd.model.bgp import AddCommunity, BgpConfiguration, BgpFilter, BgpPeer, FilterRule
+from bgpd.model.bgp import AddCommunity, BgpConfiguration, BgpFilter, BgpPeer, FilterRule, Workload
 from bgpd.model.drain import Stage
 from bgpd.model.health import StaticPrefix
 from bgpd.model.node import Node
@@ -163,6 +163,12 @@ def resources() -> list[list[ev.Event]]:
             ev.BlockChanged(Block(cidr=P("10.65.4.0/26"), node="node3", borrowed=((A("10.65.4.9"), "node2"),))),
             ev.BlockChanged(Block(cidr=P("10.65.4.0/26"), node="node3", borrowed=((A("10.65.4.7"), "node1"),))),
         ],
+        [ev.BgpPeerChanged(BgpPeer(name="vm", workload_selector="app == 'vrouter'", asn=65781))],
+        [
+            ev.WorkloadChanged(Workload(name="ns/a", addresses=(A("10.65.1.7"),), labels=(("app", "vrouter"),))),
+            ev.WorkloadChanged(Workload(name="ns/a", addresses=(A("10.65.1.8"),), labels=(("app", "vrouter"),))),
+        ],
+        [ev.WorkloadChanged(Workload(name="ns/b", labels=(("app", "vrouter"),))), ev.WorkloadRemoved("ns/b")],
         [ev.HealthChanged("dns", False), ev.HealthChanged("dns", True)],
         [ev.DrainChanged(Stage.DRAINED, keep_blocks=True), ev.DrainChanged(Stage.DRAINING), ev.DrainChanged(Stage.OFF)],
     ]

@@ -21,7 +21,6 @@ from bgpd.model.pool import Pool
 from bgpd.model.prefix import Address, Prefix, parse_interface
 
 VIRTUALS: Final = keys.IPAM + "virtual/"
-ENDPOINTS: Final = keys.RESOURCES + "workloadendpoints/"
 
 
 class _Draft:
@@ -52,7 +51,7 @@ async def take(store: Store) -> Census:
         (keys.NODES, _node),
         (keys.OUR_NODES, _ours),
         (keys.TRACES, _traces),
-        (ENDPOINTS, _endpoint),
+        (keys.WORKLOADS, _endpoint),
         (keys.HOSTS, _affinity),
         (VIRTUALS, _affinity),
         (keys.BLOCKS, _block),
@@ -148,7 +147,7 @@ def _endpoint(draft: _Draft, item: KeyValue) -> None:
     draft.endpoint_nodes.add(spec.node)
     try:
         for network in spec.networks or ():
-            draft.endpoints[parse_interface(network)[0]] = item.key.removeprefix(ENDPOINTS)
+            draft.endpoints[parse_interface(network)[0]] = item.key.removeprefix(keys.WORKLOADS)
     except ValueError as error:
         raise Malformed(item.key, f"ipNetworks: {error}") from error
 

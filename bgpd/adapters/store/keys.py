@@ -23,6 +23,7 @@ BGP_PEERS = RESOURCES + "bgppeers/"
 BGP_CONFIGURATIONS = RESOURCES + "bgpconfigurations/"
 BGP_FILTERS = RESOURCES + "BGPFilters/"
 RESERVATIONS = RESOURCES + "ipreservations/"
+WORKLOADS = RESOURCES + "workloadendpoints/"
 CLUSTER_INFORMATION = RESOURCES + "clusterinformations/default"
 OURS = "/bgpd/v1/"
 OUR_NODES = OURS + "nodes/"
@@ -70,6 +71,11 @@ class BgpFilterKey(msgspec.Struct, frozen=True):
     name: str
 
 
+class WorkloadKey(msgspec.Struct, frozen=True):
+    name: str
+    """NAMESPACE/NAME."""
+
+
 class AliveKey(msgspec.Struct, frozen=True):
     """A node's leased key."""
 
@@ -92,7 +98,16 @@ class AffinityKey(msgspec.Struct, frozen=True):
 
 
 Key = (
-    PoolKey | NodeKey | BgpPeerKey | BgpConfigurationKey | BgpFilterKey | AliveKey | TracesKey | BlockKey | AffinityKey
+    WorkloadKey
+    | PoolKey
+    | NodeKey
+    | BgpPeerKey
+    | BgpConfigurationKey
+    | BgpFilterKey
+    | AliveKey
+    | TracesKey
+    | BlockKey
+    | AffinityKey
 )
 
 
@@ -151,6 +166,8 @@ def parse(key: str) -> Key | None:
         return BgpConfigurationKey(_name(key, BGP_CONFIGURATIONS))
     if key.startswith(BGP_FILTERS):
         return BgpFilterKey(_name(key, BGP_FILTERS))
+    if key.startswith(WORKLOADS):
+        return WorkloadKey(key.removeprefix(WORKLOADS))
     if key.startswith(OUR_NODES) and key.endswith("/alive"):
         return AliveKey(_name(key.removesuffix("/alive"), OUR_NODES))
     if key.startswith(TRACES):

@@ -23,7 +23,7 @@ from bgpd.core.resource import decode
 from bgpd.core.resource.bgp import BGPCONFIGURATION, BGPFILTER, BGPPEER
 from bgpd.core.resource.check import Defect, findings
 from bgpd.core.resource.kind import Kind
-from bgpd.model.bgp import BgpConfiguration, BgpFilter, BgpPeer
+from bgpd.model.bgp import BgpConfiguration, BgpFilter, BgpPeer, Workload
 from bgpd.model.node import Node
 from bgpd.model.pool import Affinity, AffinityState, Block, Fallback, Mode, Pool, Use, parse_preference, preference_text
 from bgpd.model.prefix import Address, Family, Prefix, parse_interface
@@ -204,6 +204,31 @@ def bgp_configuration_from(key: str, name: str, value: bytes) -> BgpConfiguratio
 def bgp_filter_from(key: str, name: str, value: bytes) -> BgpFilter:
     """Read a BGPFilter; raises Malformed for what ``bgpd apply`` would refuse."""
     return decode.bgp_filter(name, _judged(key, BGPFILTER, name, value))
+
+
+class _WorkloadSpec(msgspec.Struct):
+    node: str = ""
+    networks: list[str] | None = msgspec.field(default=None, name="ipNetworks")
+
+
+class _WorkloadMetadata(msgspec.Struct):
+    labels: dict[str, str] | None = None
+
+
+class _WorkloadResource(msgspec.Struct):
+    metadata: _WorkloadMetadata = msgspec.field(default_factory=_WorkloadMetadata)
+    spec: _WorkloadSpec = msgspec.field(default_factory=_WorkloadSpec)
+
+
+def workload_from(key: str, name: str, value: bytes) -> tuple[str, Workload]:
+    """Read a WorkloadEndpoint of Calico's and the node that it is on; raises Malformed."""
+    stored = _decode(key, value, _WorkloadResource)
+    try:
+        addresses = tuple(parse_interface(one)[0] for one in stored.spec.networks or ())
+    except ValueError as error:
+        raise Malformed(key, f"ipNetworks: {error}") from error
+    labels = tuple(sorted((stored.metadata.labels or {}).items()))
+    return stored.spec.node, Workload(name=name, addresses=addresses, labels=labels)
 
 
 def _judged(key: str, kind: Kind, name: str, value: bytes) -> dict[str, Any]:

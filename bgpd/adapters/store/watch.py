@@ -2,7 +2,8 @@
 
 Laws: an event says that a value differs from the one delivered before, so reading anew after an outage repeats nothing
 and misses no removal; a value that cannot be read keeps its last good meaning and is told once; the store's loss is
-told once, and its return by StoreSynced after everything was read. Only the caller ends the watching (by cancelling
+told once, and its return by StoreSynced after everything was read. Workloads, of which a cluster has many, are read
+only where a BGPPeer asks for them, and only those of our own node are told. Only the caller ends the watching (by cancelling
 it); what is not Transient or Compacted ends the process.
 """
 
@@ -24,6 +25,7 @@ from bgpd.adapters.store.records import (
     block_view,
     node_from,
     pool_from,
+    workload_from,
 )
 from bgpd.model.event import (
     AffinityChanged,
@@ -45,6 +47,8 @@ from bgpd.model.event import (
     PoolRemoved,
     StoreLost,
     StoreSynced,
+    WorkloadChanged,
+    WorkloadRemoved,
 )
 from bgpd.model.notice import Notice
 
@@ -67,12 +71,21 @@ BACKOFF_MAX_S = 0.4
 seconds by itself (OPERATION_S), and one at a file costs a system call."""
 
 
+class _Wider(StoreError):  # noqa: N818 - named by what the caller does about it
+    """A BGPPeer asks for workloads, which are not read yet: read again, with them."""
+
+
 class StoreSource:
     """Owns the last delivered event of each key, which keys are unreadable, and whether the store is lost."""
 
     def __init__(
-        self, store: Store, deliver: Callable[[Event], Awaitable[None]], notice: Callable[[Notice], None]
+        self,
+        store: Store,
+        deliver: Callable[[Event], Awaitable[None]],
+        notice: Callable[[Notice], None],
+        node: str = "",
     ) -> None:
+        """*node*: ours, whose workloads are told."""
         self._store = store
         self._deliver = deliver
         self._notice = notice
@@ -81,6 +94,11 @@ class StoreSource:
         self._unreadable: dict[str, int] = {}
         """Revision of each key that was told to be malformed."""
         self._lost = False
+        self._node = node
+        self._asking: set[str] = set()
+        """BGPPeers that ask for workloads."""
+        self._prefixes: tuple[str, ...] = PREFIXES
+        """What is read and watched now."""
 
     async def run(self) -> None:
         """Read, then watch, for ever; bounded back-off while the store cannot be read."""
@@ -92,6 +110,8 @@ class StoreSource:
                 await self._deliver(StoreSynced())
                 pause_s = 0.0
                 await self._watch(revision + 1)
+            except _Wider:
+                pass
             except Compacted as error:
                 self._notice(Notice("store.compacted", {"compact_revision": error.compact_revision}))
             except Transient as error:
@@ -107,36 +127,45 @@ class StoreSource:
         """Deliver what differs from what is known; return the revision of which everything was read."""
         revision = (await self._store.range(PREFIXES[0], limit=1)).revision
         seen: set[str] = set()
+        self._prefixes = PREFIXES
         for prefix in PREFIXES:
-            async for item in read_all(self._store, prefix, revision):
-                seen.add(item.key)
-                await self._handle(Change(item.key, item.value, item.mod_revision))
+            await self._read_prefix(prefix, revision, seen)
+        if self._asking:
+            self._prefixes = (*PREFIXES, keys.WORKLOADS)
+            await self._read_prefix(keys.WORKLOADS, revision, seen)
         for key in [key for key in self._known if key not in seen]:
             await self._handle(Change(key, None, revision))
         for key in [key for key in self._unreadable if key not in seen]:
             del self._unreadable[key]
         return revision
 
+    async def _read_prefix(self, prefix: str, revision: int, seen: set[str]) -> None:
+        async for item in read_all(self._store, prefix, revision):
+            seen.add(item.key)
+            await self._handle(Change(item.key, item.value, item.mod_revision))
+
     async def _watch(self, revision: int) -> None:
         """Watch all prefixes at once until one of them fails; raises what it raised."""
         failures: list[StoreError] = []
         try:
             async with asyncio.TaskGroup() as group:
-                for prefix in PREFIXES:
+                for prefix in self._prefixes:
                     group.create_task(self._watch_prefix(prefix, revision))
         except* StoreError as raised:
             failures.extend(error for error in raised.exceptions if isinstance(error, StoreError))
         # Reading anew answers a compaction as well, so a lost store is the one to tell.
-        raise next((error for error in failures if not isinstance(error, Compacted)), failures[0])
+        raise next((error for error in failures if not isinstance(error, Compacted | _Wider)), failures[0])
 
     async def _watch_prefix(self, prefix: str, revision: int) -> None:
         async for _, changes in self._store.watch(prefix, revision):
             for change in changes:
                 await self._handle(change)
+                if self._asking and keys.WORKLOADS not in self._prefixes:
+                    raise _Wider
 
     async def _handle(self, change: Change) -> None:
         try:
-            event = _event(change)
+            event = self._event(change)
         except Malformed as error:
             if change.value is None:
                 self._unreadable.pop(change.key, None)
@@ -150,10 +179,26 @@ class StoreSource:
             return
         # Known only once delivered: a cancelled delivery is repeated by the next reading.
         await self._deliver(event)
+        if isinstance(event, BgpPeerChanged | BgpPeerRemoved):
+            self._asks(event)
         if change.value is None:
             del self._known[change.key]
         else:
             self._known[change.key] = event
+
+    def _asks(self, event: BgpPeerChanged | BgpPeerRemoved) -> None:
+        if isinstance(event, BgpPeerChanged) and event.peer.workload_selector and self._node:
+            self._asking.add(event.peer.name)
+        else:
+            self._asking.discard(event.peer.name if isinstance(event, BgpPeerChanged) else event.name)
+
+    def _event(self, change: Change) -> Event | None:
+        """Say what a change means for us; None also for another node's workload, which it stays."""
+        if change.value is None or not change.key.startswith(keys.WORKLOADS):
+            return _event(change)
+        name = change.key.removeprefix(keys.WORKLOADS)
+        node, workload = workload_from(change.key, name, change.value)
+        return WorkloadChanged(workload) if node == self._node else None
 
 
 def _event(change: Change) -> Event | None:
@@ -174,6 +219,8 @@ def _event(change: Change) -> Event | None:
             return removed_one if value is None else BgpConfigurationChanged(bgp_configuration_from(key, name, value))
         case keys.BgpFilterKey(name=name):
             return BgpFilterRemoved(name) if value is None else BgpFilterChanged(bgp_filter_from(key, name, value))
+        case keys.WorkloadKey(name=name):
+            return WorkloadRemoved(name)  # StoreSource reads the others
         case keys.AliveKey(name=name):
             return NodeDead(name) if value is None else NodeAlive(name)
         case keys.BlockKey(cidr=cidr):

@@ -1,9 +1,9 @@
 """Who wins where several sources name the same far end, and what a change concerns.
 
 A *source* is the smallest thing that can be worked out anew: the node's file; the mesh with one node; a BGPPeer's far end by
-address; a BGPPeer and one node. Each offers at most one peer an address, and among the offers for an address one wins: the
-node's file, then global BGPPeers, then those of nodes, then reverse peerings, then the mesh: what is explicit stands before
-what is automatic (calico.md 2.5). Among equals the first name wins.
+address; a BGPPeer and one node; a BGPPeer and one workload of this node. Each offers at most one peer an address, and among the
+offers for an address one wins: the node's file, then global BGPPeers, then those of nodes, then workloads, then reverse peerings,
+then the mesh: what is explicit stands before what is automatic (calico.md 2.5). Among equals the first name wins.
 
 A change marks the sources that it concerns, so it costs those and the addresses that they name; only what holds for all
 sessions (the node itself, a BGPConfiguration) marks all.
@@ -16,12 +16,14 @@ from collections.abc import Iterable
 from bgpd.core.peering import mesh, static
 from bgpd.core.peering.reflector import client
 from bgpd.core.peering.world import World
+from bgpd.model.bgp import BgpPeer
 from bgpd.model.node import Node
 from bgpd.model.peer import Peer, PeerKind
 from bgpd.model.prefix import Address
 
 Source = tuple[str, str]
-"""(BGPPeer, node); both empty: the node's file; no BGPPeer: the mesh; no node: the far end by address."""
+"""(BGPPeer, node); both empty: the node's file; no BGPPeer: the mesh; no node: the far end by address; NAMESPACE/NAME in the place of a
+node: a workload, since no node's name has a slash."""
 FILE: Source = ("", "")
 
 _RANK = {
@@ -60,6 +62,8 @@ class Sessions:
         """BGPPeers whose local address depends on our links."""
         self._with_nodes: set[str] = set()
         """BGPPeers whose far ends are nodes, or this one."""
+        self._with_workloads: set[str] = set()
+        """BGPPeers whose far ends are workloads."""
 
     def __bool__(self) -> bool:
         """Whether sources are stale."""
@@ -110,12 +114,26 @@ class Sessions:
             self._stale.update(dict.fromkeys((name, other) for other in self.world.nodes))
             self._stale.update(dict.fromkeys(source for source in self._offers if source[0] == name))
         (self._with_nodes.add if concerns else self._with_nodes.discard)(name)
+        self._workloads_of(name, peer)
+
+    def _workloads_of(self, name: str, peer: BgpPeer | None) -> None:
+        selects = peer is not None and bool(peer.workload_selector)
+        if selects or name in self._with_workloads:
+            self._stale.update(dict.fromkeys((name, workload) for workload in self.world.workloads))
+            self._stale.update(dict.fromkeys(source for source in self._offers if source[0] == name))
+        (self._with_workloads.add if selects else self._with_workloads.discard)(name)
+
+    def workload_changed(self, name: str) -> None:
+        """A workload of this node came, changed or went. O(BGPPeers that select workloads)."""
+        self._stale.update(dict.fromkeys((peer, name) for peer in self._with_workloads))
 
     def links_changed(self) -> None:
         """Our addresses, or the neighbors found on links, changed."""
         self._stale.update(dict.fromkeys((name, "") for name in self._by_link))
         if self._by_link & self._with_nodes:
             self._stale.update(dict.fromkeys(source for source in self._offers if source[0] in self._by_link))
+        if self._with_workloads:  # their local address is on a workload's link
+            self._stale.update(dict.fromkeys(source for source in self._offers if source[0] in self._with_workloads))
 
     # -------------------------------------------------------------- the outcome
 
@@ -180,6 +198,9 @@ class Sessions:
         peer = world.peers.get(name)
         if peer is None:
             return ()
+        if "/" in other:
+            workload = world.workloads.get(other)
+            return static.by_workload(world, peer, workload) if workload is not None else ()
         if not other:
             return static.by_address(world, peer, self._node_at(peer.address))
         return static.by_node(world, peer, node) if node is not None else ()

@@ -105,6 +105,8 @@ def _families(peer: Peer, by: BgpPeer) -> tuple[Family, ...]:
 def _local(world: World, peer: Peer, by: BgpPeer) -> tuple[Address, str]:
     """Return our address of the session, and why there is none."""
     family = peer.address.family
+    if by.workload_selector:
+        return _towards_workload(world, family)
     if by.interface and peer.address.is_link_local:
         found = world.link_local(by.interface)
         reason = "" if found is not None else f"link {by.interface} has no link-local address"
@@ -115,3 +117,18 @@ def _local(world: World, peer: Peer, by: BgpPeer) -> tuple[Address, str]:
         found = world.source(peer.address)
         reason = "" if found is not None else f"no {family!s} address of ours leads to it"
     return (UNSPECIFIED[family] if found is None else found), reason
+
+
+def _towards_workload(world: World, family: Family) -> tuple[Address, str]:
+    """Return our address towards workloads: the one that BGPConfiguration says, which somebody else puts on their links, or the node's."""
+    settings = world.configuration(world.me.name)
+    wanted = settings.workload_v4 if family is Family.IPV4 else settings.workload_v6
+    if wanted is None:
+        found = world.me.address(family)
+        return (UNSPECIFIED[family], f"this node has no {family!s} address") if found is None else (found, "")
+    reason = (
+        ""
+        if world.has_address(wanted)
+        else f"{wanted} (localWorkloadPeering{str(family).replace('ip', 'IP').replace('v', 'V')}) is on no link"
+    )
+    return wanted, reason

@@ -12,7 +12,7 @@ import msgspec
 
 from bgpd.core.peering.session import MULTIHOP_TTL, described, is_passive, with_node
 from bgpd.core.peering.world import LISTEN_PORT, UNSPECIFIED, World, chosen, selects
-from bgpd.model.bgp import BgpPeer
+from bgpd.model.bgp import BgpPeer, Workload
 from bgpd.model.node import Node
 from bgpd.model.peer import Peer, PeerKind, PeerPolicy, Role
 from bgpd.model.prefix import Address, Family
@@ -70,6 +70,27 @@ def by_node(world: World, peer: BgpPeer, other: Node) -> Iterator[Peer]:
             if base is not None:
                 base = msgspec.structs.replace(base, asn=peer.local_asn or base.asn)
                 yield described(world, base, _mirrored(peer), other)
+
+
+def by_workload(world: World, peer: BgpPeer, workload: Workload) -> Iterator[Peer]:
+    """Yield the sessions with a workload of this node that *peer* selects, one for each of its addresses (calico.md 2.5, item 4)."""
+    if peer.asn is None or not chosen(peer, world.me) or not selects(peer.workload_selector, workload):
+        return
+    for number, address in enumerate(workload.addresses):
+        base = Peer(
+            name=f"{peer.name}-{workload.name}" if number == 0 else f"{peer.name}-{workload.name}-{number}",
+            address=address,
+            asn=peer.asn,
+            local_address=UNSPECIFIED[address.family],
+            local_asn=peer.local_asn or world.asn(world.me),
+            port=peer.port or LISTEN_PORT,
+            listen_port=world.listen_port(world.me.name),
+            families=(address.family,),
+            multihop_ttl=MULTIHOP_TTL,
+            policy=PeerPolicy(kind=PeerKind.WORKLOAD),
+        )
+        made = described(world, base, peer, None)
+        yield msgspec.structs.replace(made, passive=is_passive(made.local_address, address))
 
 
 def _kind(peer: BgpPeer) -> PeerKind:

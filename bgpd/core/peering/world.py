@@ -8,7 +8,7 @@ from functools import lru_cache
 import msgspec
 
 from bgpd.core import selector
-from bgpd.model.bgp import DEFAULT_ASN, DEFAULT_CONFIGURATION, NODE_CONFIGURATION, BgpConfiguration, BgpPeer
+from bgpd.model.bgp import DEFAULT_ASN, DEFAULT_CONFIGURATION, NODE_CONFIGURATION, BgpConfiguration, BgpPeer, Workload
 from bgpd.model.node import Node
 from bgpd.model.peer import Peer
 from bgpd.model.prefix import Address, Family, Prefix
@@ -36,6 +36,8 @@ class World:
     configurations: dict[str, BgpConfiguration] = field(default_factory=dict)
     links: dict[str, dict[Address, Prefix]] = field(default_factory=dict)
     """Our addresses and their subnets, by link."""
+    workloads: dict[str, Workload] = field(default_factory=dict)
+    """Those of this node."""
     found: dict[str, Address] = field(default_factory=dict)
     """The neighbor that was found on a link (unnumbered)."""
 
@@ -78,16 +80,20 @@ class World:
                     best = max(best or (-1, address), (subnet.length, address))
         return best[1] if best is not None else self.me.address(towards.family)
 
+    def has_address(self, address: Address) -> bool:
+        """Whether *address* is on a link of this host."""
+        return any(address in addresses for addresses in self.links.values())
+
     def link_local(self, link: str) -> Address | None:
         """Return our link-local IPv6 address on *link*."""
         addresses = self.links.get(link, {})
         return min((one for one in addresses if one.family is Family.IPV6 and one.is_link_local), default=None)
 
 
-def selects(text: str, node: Node) -> bool:
-    """Whether a selector chooses *node*; one that cannot be read chooses none."""
+def selects(text: str, one: Node | Workload) -> bool:
+    """Whether a selector chooses a node or workload by its labels; one that cannot be read chooses none."""
     parsed = _parsed(text)
-    return parsed is not None and selector.matches(parsed, dict(node.labels))
+    return parsed is not None and selector.matches(parsed, dict(one.labels))
 
 
 @lru_cache(maxsize=SELECTORS_MAX)

@@ -101,6 +101,12 @@ def bgp_configuration(name: str, resource: Resource) -> BgpConfiguration:
         advertisements=_advertisements(spec.get("prefixAdvertisements"), named),
         priority_v4=spec.get("ipv4NormalRoutePriority"),
         priority_v6=spec.get("ipv6NormalRoutePriority"),
+        workload_v4=Address.parse(spec["localWorkloadPeeringIPV4"])
+        if given(spec, "localWorkloadPeeringIPV4")
+        else None,
+        workload_v6=Address.parse(spec["localWorkloadPeeringIPV6"])
+        if given(spec, "localWorkloadPeeringIPV6")
+        else None,
         node_ip_only=_choice(spec, "bindMode", {"NodeIP": True, "None": False}),
         ignored_interfaces=tuple(spec["ignoredInterfaces"]) if spec.get("ignoredInterfaces") is not None else None,
         log_level=_choice(spec, "logSeverityScreen", LOG_LEVELS),

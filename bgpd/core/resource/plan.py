@@ -113,7 +113,12 @@ def _json(value: Any) -> str:
 def effects(before: World, after: World) -> list[str]:
     """Say what nodes would do about the change from *before* to *after*, for people."""
     specs = [{name: _spec(one) for name, one in world.of(BGPCONFIGURATION.kind).items()} for world in (before, after)]
-    return [*_session_lines(before, after), *settings.lines(*specs), *_pool_lines(before, after)]
+    return [
+        *_session_lines(before, after),
+        *settings.lines(*specs),
+        *_workload_lines(before, after),
+        *_pool_lines(before, after),
+    ]
 
 
 def _session_lines(before: World, after: World) -> Iterator[str]:
@@ -135,6 +140,20 @@ def _session_lines(before: World, after: World) -> Iterator[str]:
     for lines in (removed, reset, added, judged):
         yield from _bounded(lines)
     yield from _large_mesh(before, after)
+
+
+def _workload_lines(before: World, after: World) -> Iterator[str]:
+    """Sessions with workloads are known by their selector only: which workloads there are is not part of a plan."""
+    old, new = before.of(BGPPEER.kind), after.of(BGPPEER.kind)
+    for name in sorted(old.keys() | new.keys()):
+        was, will = (_spec(side.get(name) or {}) for side in (old, new))
+        if was != will and (will.get("localWorkloadSelector") or was.get("localWorkloadSelector")):
+            selector = will.get("localWorkloadSelector")
+            yield (
+                f"BGPPeer {name}: each node that it is for would have a session with each of its workloads that match {selector}"
+                if selector
+                else f"BGPPeer {name}: sessions with workloads that match {was['localWorkloadSelector']} would be removed"
+            )
 
 
 def _bounded(lines: list[str]) -> Iterator[str]:

@@ -51,7 +51,7 @@ def test_everything_is_read_as_of_one_revision(on_store):
             put(keys.node_key("n"), NODE),
             put(keys.RESERVATIONS + "r", {"metadata": {}, "spec": {"reservedCIDRs": ["10.65.0.128/25", "10.65.0.1"]}}),
             put(census.VIRTUALS + "load-balancer/ipv4/block/10.66.0.0-26", {"state": "confirmed"}),
-            put(census.ENDPOINTS + "ns/w", {"spec": {"node": "n", "ipNetworks": [f"{address}/32"]}}),
+            put(keys.WORKLOADS + "ns/w", {"spec": {"node": "n", "ipNetworks": [f"{address}/32"]}}),
             put(keys.CLUSTER_INFORMATION, {"spec": {"clusterGUID": "g", "datastoreReady": False}}),
         ]
         await store.txn((), writes)
@@ -89,7 +89,7 @@ def test_what_cannot_be_read_is_named_and_hides_nothing(on_store):
             keys.POOLS + "q",
             keys.NODES + "x",
             keys.RESERVATIONS + "r",
-            census.ENDPOINTS + "ns/w",
+            keys.WORKLOADS + "ns/w",
             keys.HOSTS + "n/ipv4/block/nonsense",
             census.VIRTUALS + "v/ipv4/block/10.0.0.0-26",
             keys.HANDLES + "h",

@@ -6,15 +6,18 @@ import asyncio
 from collections.abc import Callable
 from typing import Self
 
+import msgspec
 import pytest
 
 from bgpd.adapters.store import keys, watch
 from bgpd.adapters.store.base import Delete, Put, Store
 from bgpd.adapters.store.memory import MemoryStore
 from bgpd.adapters.store.watch import StoreSource
+from bgpd.model.bgp import Workload
 from bgpd.model.event import (
     AffinityChanged,
     AffinityRemoved,
+    BgpPeerChanged,
     BlockChanged,
     BlockRemoved,
     Event,
@@ -26,11 +29,13 @@ from bgpd.model.event import (
     PoolRemoved,
     StoreLost,
     StoreSynced,
+    WorkloadChanged,
+    WorkloadRemoved,
 )
 from bgpd.model.node import Node
 from bgpd.model.notice import Notice
 from bgpd.model.pool import Affinity, AffinityState, Block, Pool
-from bgpd.model.prefix import Prefix
+from bgpd.model.prefix import Address, Prefix
 
 pytestmark = pytest.mark.adapter
 
@@ -67,7 +72,7 @@ class Watching:
         self.events: list[Event] = []
         self.notices: list[Notice] = []
         self.blocked: asyncio.Event | None = None
-        self._source = StoreSource(store, self._deliver, self.notices.append)
+        self._source = StoreSource(store, self._deliver, self.notices.append, "n")
 
     async def _deliver(self, event: Event) -> None:
         if self.blocked is not None:
@@ -284,3 +289,35 @@ def test_attempts_are_spaced_with_a_bound(monkeypatch):
 
 async def _ignore(_event: Event) -> None:
     """Nobody listens."""
+
+
+def test_workloads_are_told_where_a_peer_asks_for_them(on_store):
+    """Without such a BGPPeer no workload is read; with one, those of our own node are told, and what becomes of them."""
+
+    def endpoint(node: str, address: str) -> bytes:
+        return msgspec.json.encode(
+            {"metadata": {"labels": {"app": "vm"}}, "spec": {"node": node, "ipNetworks": [f"{address}/32"]}}
+        )
+
+    def told(address: str) -> Event:
+        return WorkloadChanged(Workload(name="ns/a", addresses=(Address.parse(address),), labels=(("app", "vm"),)))
+
+    async def work(store):
+        ours, other = keys.WORKLOADS + "ns/a", keys.WORKLOADS + "ns/b"
+        await store.txn((), (Put(ours, endpoint("n", "10.65.0.7")), Put(other, endpoint("m", "10.65.0.8"))))
+        async with Watching(store) as source:
+            assert await source.take(1) == [StoreSynced()]
+            head = {"apiVersion": "projectcalico.org/v3", "kind": "BGPPeer", "metadata": {"name": "vm"}}
+            spec = {"localWorkloadSelector": "app == 'vm'", "asNumber": 65001}
+            await store.txn((), (Put(keys.BGP_PEERS + "vm", msgspec.json.encode(head | {"spec": spec})),))
+            peer, *events = await source.take(3)
+            assert isinstance(peer, BgpPeerChanged)
+            assert events == [told("10.65.0.7"), StoreSynced()]
+
+            await store.txn((), (Put(ours, endpoint("n", "10.65.0.9")), Put(other, endpoint("m", "10.65.0.10"))))
+            assert await source.take(1) == [told("10.65.0.9")]
+            await store.txn((), (Delete(other), Delete(ours)))
+            assert await source.take(1) == [WorkloadRemoved("ns/a")]
+        assert source.notices == []
+
+    on_store(work)

@@ -89,6 +89,8 @@ def test_every_field_of_a_bgpconfiguration_is_read() -> None:
         advertisements=(Advertisement(P("10.65.0.0/16"), (65000 << 16 | 1, (65000, 1, 2), 1 << 16 | 2)),),
         priority_v4=1,
         priority_v6=2147483646,
+        workload_v4=A("169.254.1.1"),
+        workload_v6=A("fe80::1"),
         node_ip_only=True,
         ignored_interfaces=("docker0", "veth*"),
         log_level="warning",

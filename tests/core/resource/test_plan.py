@@ -297,3 +297,16 @@ def test_settings_of_nodes_are_planned() -> None:
     assert ["node a: would log from error on, where its file says no level"] == effects(
         world(before), world(before, own)
     )
+
+
+def test_sessions_with_workloads_are_planned_by_their_selector() -> None:
+    """Which workloads there are nodes know; a plan says whom a new, changed or removed BGPPeer is about."""
+    before = world(NO_MESH, node("a"))
+    peers = [
+        world(NO_MESH, node("a"), peer("vm", localWorkloadSelector=one, asNumber=65001)) for one in ("has(x)", "has(y)")
+    ]
+    line = "BGPPeer vm: each node that it is for would have a session with each of its workloads that match {}"
+
+    assert [line.format("has(x)")] == effects(before, peers[0])
+    assert [line.format("has(y)")] == effects(peers[0], peers[1])
+    assert ["BGPPeer vm: sessions with workloads that match has(y) would be removed"] == effects(peers[1], before)
