@@ -145,6 +145,10 @@ class Client:
         """Assign as many addresses as asked for, or fewer with the reason; raises as :meth:`assign`, and BadRequest."""
         return self._decode(self._request("POST", protocol.ASSIGN, msgspec.json.encode(asked)), protocol.AssignView)
 
+    def rotate_wireguard_key(self) -> protocol.WireguardKeyView:
+        """Change the node's WireGuard key; raises protocol.Refused. After Unreachable it may have been changed."""
+        return self._decode(self._request("POST", protocol.ROTATE_KEY, b"{}"), protocol.WireguardKeyView)
+
     def _post(self, path: str, asked: msgspec.Struct) -> None:
         self._decode(self._request("POST", path, msgspec.json.encode(asked)), protocol.DoneView)
 

@@ -16,6 +16,7 @@
 | ``POST /v1/drain``, a `DrainRequest` | `DoneView`: draining begins (``GET /v1/status`` says how far it is) |
 | ``POST /v1/undrain``, an `UndrainRequest` | `DoneView`: all is announced again |
 | ``POST /v1/reload``, a `ReloadRequest` | `ReloadView`; 409 with all that is wrong, and nothing has changed |
+| ``POST /v1/wireguard/rotate-key`` | `WireguardKeyView`: the key was changed, and the other nodes were told |
 | ``POST /v1/assign``, an `AssignRequest` | `AssignView` |
 
 Every error is an `ErrorView`: 400 the request is bad, 404 there is no such path, 409 the daemon refuses with a reason,
@@ -62,6 +63,7 @@ DRAIN: Final = "/v1/drain"
 RELOAD: Final = "/v1/reload"
 UNDRAIN: Final = "/v1/undrain"
 ASSIGN: Final = "/v1/assign"
+ROTATE_KEY: Final = "/v1/wireguard/rotate-key"
 
 SOCKET_PATH_LIMIT_BYTES: Final = 107
 """``sun_path`` has 108 bytes with its closing zero (unix(7))."""
@@ -117,6 +119,10 @@ class DoneView(msgspec.Struct, frozen=True):
     done: bool = True
 
 
+class WireguardKeyView(msgspec.Struct, frozen=True):
+    public_key: str
+
+
 class AssignView(msgspec.Struct, frozen=True):
     address: str
     """The first of them."""
@@ -149,6 +155,10 @@ class Views(Protocol):
 
     async def events(self, after: int, wait_s: float) -> list[EventView]:
         """Return the events after that number; where there is none, wait so long for one."""
+        ...
+
+    async def rotate_wireguard_key(self) -> str:
+        """Change this node's WireGuard key, and return the public one once the others were told; raises Refused."""
         ...
 
     def peers(self, name: str | None) -> list[PeerView]:

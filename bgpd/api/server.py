@@ -107,6 +107,7 @@ class Server:
         application.router.add_post(protocol.DRAIN, self._drain)
         application.router.add_post(protocol.UNDRAIN, self._undrain)
         application.router.add_post(protocol.RELOAD, self._reload)
+        application.router.add_post(protocol.ROTATE_KEY, self._rotate_key)
         application.router.add_post(protocol.ASSIGN, self._assign)
         return application
 
@@ -212,6 +213,12 @@ class Server:
         except ValueError as defect:
             return _error(400, str(defect))
         return await _answer_list(request, await self._views.events(after, wait_s))
+
+    async def _rotate_key(self, _request: web.Request) -> web.StreamResponse:
+        try:
+            return _answer(protocol.WireguardKeyView(await self._views.rotate_wireguard_key()))
+        except protocol.Refused as refusal:
+            return _error(409, refusal.reason)
 
     async def _assign(self, request: web.Request) -> web.StreamResponse:
         try:

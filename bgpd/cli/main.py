@@ -44,6 +44,7 @@ COMMANDS: Final = {
     "export": _Place("bgpd.cli.resources", "export", "Write all resources as one YAML text."),
     "import": _Place("bgpd.cli.resources", "import_", "Read an export into the store."),
     "ipam": _Place("bgpd.cli.ipam", "ipam", "Show, check and change what is known about addresses."),
+    "wireguard": _Place("bgpd.cli.wireguard", "wireguard", "Change this node's WireGuard key."),
     "cleanup": _Place(
         "bgpd.cli.cleanup", "cleanup", "Remove all that is ours from the kernel, once the daemon is gone."
     ),

@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from bgpd.adapters import secrets
+from bgpd.adapters import secrets, wireguard_keys
 from bgpd.adapters.mqtt.options import Options as MqttOptions
 from bgpd.adapters.netlink.encode import Resilience
 from bgpd.adapters.netlink.options import KernelOptions, NexthopObjects
@@ -283,13 +283,14 @@ class KernelSection(Section, frozen=True, kw_only=True):
     resilient_unbalanced_s: Seconds = 0.0
     compare_s: Annotated[float, Meta(ge=1, le=86_400)] = 90.0
 
-    def options(self) -> KernelOptions:
+    def options(self, wireguard_keys: Path = wireguard_keys.DIRECTORY) -> KernelOptions:
         """Return what the kernel's adapter must know."""
         resilience = Resilience(
             buckets=self.resilient_buckets, idle_s=self.resilient_idle_s, unbalanced_s=self.resilient_unbalanced_s
         )
         return KernelOptions(
             protocol=self.protocol,
+            wireguard_keys=wireguard_keys,
             resolve_table=self.table if self.vrf else MAIN_TABLE,
             table=self.table,
             objects=self.nexthop_objects,
@@ -306,6 +307,14 @@ class KernelSection(Section, frozen=True, kw_only=True):
             source_ipv6=self.source_ipv6,
             mtu_bytes=self.mtu_bytes,
         )
+
+
+class WireguardSection(Section, frozen=True, kw_only=True):
+    """The WireGuard key pair of this node; whether and how WireGuard is used is FelixConfiguration's and the pools' to say."""
+
+    directory: FilePath = str(wireguard_keys.DIRECTORY)
+    rotate_after_s: Annotated[float, Meta(ge=0, le=315_360_000)] = 0.0
+    """Age at which the key is changed, at least a minute; 0: only by ``bgpd wireguard rotate-key``."""
 
 
 class StartupSection(Section, frozen=True, kw_only=True):
@@ -442,6 +451,7 @@ class Config(Section, frozen=True, kw_only=True):
     decision: DecisionSection = DecisionSection()
     kernel: KernelSection = KernelSection()
     startup: StartupSection = StartupSection()
+    wireguard: WireguardSection = WireguardSection()
     secrets: SecretsSection = SecretsSection()
     speaker: SpeakerSection = SpeakerSection()
     collect: CollectSection = CollectSection()

@@ -66,7 +66,7 @@ class Decider:
                     state.stale.prefixes[prefix] = None
                 else:
                     del users[prefix]
-            nodes = [name for name, node in state.facts.nodes.items() if node.ipv4_address == next_hop]
+            nodes = [name for name, node in state.facts.nodes.items() if node.address(next_hop.family) == next_hop]
             state.stale.nodes.update(dict.fromkeys(nodes))
             if next_hop in state.facts.gateways:
                 state.stale.gateways[next_hop] = None

@@ -9,7 +9,7 @@ import msgspec
 
 from bgpd.core.export import Exporter
 from bgpd.core.forward import Forwarder, Reached
-from bgpd.core.overlay import kinds
+from bgpd.core.overlay import kinds, wireguard
 from bgpd.core.overlay.choose import How
 from bgpd.core.rib.adj_in import Path
 from bgpd.core.rib.filter import Rejected
@@ -124,6 +124,8 @@ class Explainer:
             return Step("ipam", "in no pool of the store")
         kind, mode = kinds.of_pool(pool)
         name = f"pool {pool.name} {pool.cidr}, {kind.name if kind is not None else Fallback.VXLAN} mode {mode}"
+        if wireguard.enabled(facts.felix_of(facts.me.name), pool.cidr.family):
+            name += ", WireGuard enabled"
         for length in range(asked.length, pool.cidr.length - 1, -1):
             cidr = Prefix.of(asked.network, length)
             block = facts.blocks.get(cidr)
@@ -263,7 +265,9 @@ class Explainer:
 
 def _tunnel(legs: tuple[Leg, ...]) -> str:
     """Name the kind of the tunnel that *legs* go through."""
-    return next(kind.name.value for kind in kinds.KINDS if kind.device == legs[0].device)
+    kind = kinds.of_device(legs[0].device)
+    assert kind is not None
+    return kind.name.value
 
 
 def _legs(legs: tuple[Leg, ...]) -> str:

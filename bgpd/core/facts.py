@@ -12,6 +12,7 @@ from bgpd.core.peering.world import World
 from bgpd.core.rib.filter import Compiled
 from bgpd.model.drain import Stage
 from bgpd.model.event import Options
+from bgpd.model.felix import DEFAULT, NODE, NOTHING_SAID, FelixConfiguration
 from bgpd.model.health import StaticPrefix
 from bgpd.model.node import Node
 from bgpd.model.peer import MaxPrefix, Notification, Peer, SessionOpen
@@ -102,6 +103,11 @@ class Facts:
     """The same by node."""
     usage: Usage = field(default_factory=Usage)
     """What is in use of each pool; kept by :meth:`count` and :meth:`recount`."""
+    felix: dict[str, FelixConfiguration] = field(default_factory=dict)
+    wireguard_key: str | None = None
+    """Public key of this node; None: none was made yet."""
+    key_holders: dict[str, set[str]] = field(default_factory=dict)
+    """Nodes by the WireGuard key that they name: a copied disk makes two of one."""
     store: StoreState = field(default_factory=StoreState)
     kernel_synced: bool = False
     speaker_up: bool = False
@@ -117,6 +123,33 @@ class Facts:
         if resource is None:
             return self.me
         return msgspec.structs.replace(self.me, labels=resource.labels, cluster_id=resource.cluster_id)
+
+    def felix_of(self, node: str) -> FelixConfiguration:
+        """Return the FelixConfiguration that holds for a node."""
+        default, own = self.felix.get(DEFAULT, NOTHING_SAID), self.felix.get(NODE + node)
+        return default if own is None else own.over(default)
+
+    def hold_key(self, name: str, node: Node | None) -> set[str]:
+        """Note the WireGuard key that a node names now, before *nodes* changes; returns the other nodes that this concerns."""
+        concerned: set[str] = set()
+        before = self.nodes.get(name)
+        if before is not None and before.wireguard_key is not None:
+            holders = self.key_holders[before.wireguard_key]
+            holders.discard(name)
+            concerned |= holders
+            if not holders:
+                del self.key_holders[before.wireguard_key]
+        if node is not None and node.wireguard_key is not None:
+            holders = self.key_holders.setdefault(node.wireguard_key, set())
+            concerned |= holders
+            holders.add(name)
+        return concerned - {name}
+
+    def as_peer(self, node: Node) -> Node:
+        """Return *node* with its WireGuard key only if that is its own: of several that name the same, the first by name has it."""
+        if node.wireguard_key is None or min(self.key_holders[node.wireguard_key]) == node.name:
+            return node
+        return msgspec.structs.replace(node, wireguard_key=None)
 
     def broken(self, peer: Address) -> str:
         """Say why BFD holds the routes of *peer* for unusable; empty where it does not."""

@@ -15,9 +15,9 @@ import msgspec
 
 from bgpd.core.fib import Fib
 from bgpd.core.ipam.qualify import draws_from, selects
-from bgpd.core.overlay import kinds
+from bgpd.core.overlay import kinds, wireguard
 from bgpd.core.overlay.choose import Choice, How, Situation, choose
-from bgpd.core.overlay.kind import Kind
+from bgpd.core.overlay.kind import Here, Kind, There
 from bgpd.core.overlay.restore import Restore
 from bgpd.core.overlay.ways import Ways
 from bgpd.core.rib.adj_in import Path
@@ -26,9 +26,10 @@ from bgpd.core.rib.decision import Selection
 from bgpd.core.rib.policy import Exportable, Source
 from bgpd.core.state import State
 from bgpd.core.survive import Survivors
+from bgpd.model.felix import NOTHING_SAID
 from bgpd.model.forwarding import DeviceKey, Group, GroupKey, KernelKey, KernelRoute, KernelValue, Leg, RouteKind
 from bgpd.model.node import Node
-from bgpd.model.pool import BlockClaim, BlockRelease, Fallback, Mode, Pool
+from bgpd.model.pool import BlockClaim, BlockRelease, Fallback, Pool
 from bgpd.model.prefix import Address, Family, Prefix
 
 TEXTS = 256
@@ -96,8 +97,10 @@ class Forwarder:
         """Nodes to look at again, by when a quiet time of a block of theirs is over; blocks lost together share it."""
         self._ways: dict[Hashable, tuple[GroupKey, Choice, tuple[int, ...]]] = {}
         """Ways of prefixes that BGP alone knows, of the settling under way: few legs carry many prefixes."""
-        self._tunnels: tuple[tuple[bool, bool], ...] = ()
-        """Of each kind: whether its device is wanted, and whether it is up."""
+        self._felix = NOTHING_SAID
+        """As it holds for this node."""
+        self._tunnels: dict[str, tuple[bool, bool]] = {}
+        """Of each device: whether it is wanted, and whether it is up."""
 
     def settle(self, budget: int) -> int:
         """Recompute at most *budget* stale nodes and prefixes; returns what is left of the budget."""
@@ -254,21 +257,23 @@ class Forwarder:
         """Have a kind's device up whenever a pool could use it: the other side decides for itself when it sends through it."""
         facts = self._state.facts
         links = self._state.resolver.links
-        mtu_bytes = kinds.uplink_mtu_bytes(links.values())
-        there = []
+        felix = self._felix = facts.felix_of(facts.me.name)
+        here = Here(facts.me, facts.options, felix, kinds.uplink_mtu_bytes(links.values()))
+        pools = [(pool, self._fallback(pool)) for pool in facts.pools.values()]
+        tunnels: dict[str, tuple[bool, bool]] = {}
         for kind in kinds.KINDS:
-            key = DeviceKey(kind.device)
-            wanted = any(
-                kind.mode(pool) is not Mode.NEVER or kind.name in self._fallback(pool) for pool in facts.pools.values()
-            )
-            device = kind.make(facts.me, facts.options, mtu_bytes) if wanted else None
-            if device is None:
-                self.fib.release(key)
-            else:
-                self.fib.hold(key, device)
-            there.append((device is not None, kind.device in links and links[kind.device].up))
-        if tuple(there) != self._tunnels:
-            self._tunnels = tuple(there)
+            wanted = kinds.wanted(kind, pools, felix)
+            if kind is wireguard.KIND:
+                self._state.wireguard_wanted = wanted
+            made = kind.make(here) if wanted else {}
+            for name in kind.devices:
+                if name in made:
+                    self.fib.hold(DeviceKey(name), made[name])
+                else:
+                    self.fib.release(DeviceKey(name))
+                tunnels[name] = name in made, name in links and links[name].up
+        if tunnels != self._tunnels:
+            self._tunnels = tunnels
             self._state.stale.nodes.update(dict.fromkeys(facts.nodes))
 
     def _remote(self, name: str) -> None:
@@ -277,9 +282,9 @@ class Forwarder:
         node = facts.nodes.get(name)
         remote = self._remotes.setdefault(name, _Remote())
         remote.groups = []
-        self._hold_tunnel(node, remote)
         # Blocks first: one of them names the group, and borrowed addresses that come and go join it.
         blocks = [*sorted(facts.blocks_of.get(name, ())), *sorted(facts.borrowed_of.get(name, ()))]
+        self._hold_tunnel(node, remote, blocks)
         leader: dict[tuple[tuple[Leg, ...], tuple[int, ...]], GroupKey] = {}
         for alike in self._alike(blocks, node):
             first = alike.blocks[0]
@@ -318,15 +323,19 @@ class Forwarder:
                 self._state.stale.learned[block] = None
         remote.routed = now_routed
 
-    def _hold_tunnel(self, node: Node | None, remote: _Remote) -> None:
+    def _hold_tunnel(self, node: Node | None, remote: _Remote, blocks: list[Prefix]) -> None:
         """Keep the entries towards *node* standing, used or not: make before break."""
         wanted: dict[KernelKey, KernelValue] = {}
         if node is not None:
+            facts = self._state.facts
+            there = There(facts.as_peer(node), blocks, facts.felix_of(node.name))
             for kind in kinds.KINDS:
-                if self._state.tables.kernel.get(DeviceKey(kind.device)) is not None:
-                    wanted |= kind.towards(node)
+                if any(self._tunnels.get(device, (False,))[0] for device in kind.devices):
+                    wanted |= kind.towards(facts.me, there)
         for key in remote.held.keys() - wanted.keys():
-            self.fib.release(key)
+            # What another node has taken over meanwhile (a WireGuard key that both name) is that node's.
+            if isinstance(key, Leg) or self._state.tables.kernel.get(key) == remote.held[key]:
+                self.fib.release(key)
         for key, value in wanted.items():
             if remote.held.get(key) != value:
                 self.fib.hold(key, value)
@@ -375,7 +384,8 @@ class Forwarder:
     def _choose(self, block: Prefix, node: Node | None, facts: _Alike) -> Choice:
         """Collect the situation of blocks like *block* and apply the table."""
         state = self._state
-        kind, mode = kinds.of_pool(facts.pool)
+        encrypts = wireguard.enabled(self._felix, block.family) and self._encrypts(block, node)
+        kind, mode = kinds.of_pool(facts.pool, self._felix, encrypts=encrypts)
         tunnel, tunnel_reason = self._tunnel(block, node, kind) if kind is not None else ((), "")
         fallback, fallback_reason = self._preferred(block, node, self._fallback(facts.pool))
         return choose(
@@ -423,19 +433,24 @@ class Forwarder:
 
     def _tunnel(self, block: Prefix, node: Node | None, kind: Kind) -> tuple[tuple[Leg, ...], str]:
         """Return the leg of *kind* to the node; or none, and why."""
-        if block.family is not Family.IPV4:
-            return (), "this node has no IPv6 tunnel"
-        if node is None or node.ipv4_address is None:
+        if node is None:
             return (), "the node's address is not known"
-        lacks = kind.lacks(node)
+        me, node = self._state.facts.me, self._state.facts.as_peer(node)
+        lacks = kind.lacks(me, node, block.family)
         if lacks:
             return (), lacks
-        if self._state.tables.kernel.get(DeviceKey(kind.device)) is None:
+        way = kind.way(me, node, block.family)
+        if self._state.tables.kernel.get(DeviceKey(way.leg.device)) is None:
             return (), f"this node has no {kind.name} device"
-        resolved = self._state.resolver.resolve(node.ipv4_address, default_allowed=True)
+        resolved = self._state.resolver.resolve(way.outer, default_allowed=True)
         if not resolved.legs:
-            return (), f"the node's address {node.ipv4_address} is not reachable: {resolved.reason}"
-        return (kind.leg(node),), ""
+            return (), f"the node's address {way.outer} is not reachable: {resolved.reason}"
+        return (way.leg,), ""
+
+    def _encrypts(self, block: Prefix, node: Node | None) -> bool:
+        """Whether WireGuard can be used with the node now: else what is to be encrypted goes as its pool says, as in Calico."""
+        legs, _ = self._tunnel(block, node, wireguard.KIND)
+        return bool(legs) and self._tunnels.get(legs[0].device) == (True, True)
 
     def _preferred(self, block: Prefix, node: Node | None, names: tuple[Fallback, ...]) -> tuple[tuple[Leg, ...], str]:
         """Return the leg of the first kind that can be used, and why those before it were passed over; or none, and why.
@@ -451,11 +466,12 @@ class Forwarder:
         for name in names:
             kind = kinds.BY_NAME[name]
             legs, reason = self._tunnel(block, node, kind)
-            if legs and kind.device in links and links[kind.device].up:
+            if legs and legs[0].device in links and links[legs[0].device].up:
                 return legs, "; ".join(passed)
             if legs:
                 usable.append((name, legs))
-            passed.append(f"{name} was passed over: {reason or f'the kernel has no device {kind.device}'}")
+                reason = f"the kernel has no device {legs[0].device}"
+            passed.append(f"{name} was passed over: {reason}")
         if not usable:
             return (), "; ".join(passed) if len(names) > 1 else passed[0].partition(": ")[2]
         name, legs = usable[0]

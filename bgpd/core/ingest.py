@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
+import msgspec
+
 from bgpd.core.facts import Session
 from bgpd.core.health.path import Told
 from bgpd.core.resources import Resources
@@ -28,6 +30,8 @@ class Ingest:
             self._configured(event)
         elif isinstance(event, ev.HealthChanged | ev.DrainChanged):
             self._health(event)
+        elif isinstance(event, ev.WireguardKeyMade):
+            self._key_made(event.public_key)
         elif isinstance(event, _RESOURCE_EVENTS):
             self._resources.event(event)
         elif isinstance(event, _STORE_EVENTS):
@@ -49,7 +53,7 @@ class Ingest:
 
     def _configured(self, event: ev.Configured) -> None:
         facts = self._state.facts
-        facts.me = event.node
+        facts.me = msgspec.structs.replace(event.node, wireguard_key=facts.wireguard_key)
         facts.options = event.options
         facts.world.configured = {peer.address: peer for peer in event.peers}
         facts.world.mesh = event.mesh
@@ -74,6 +78,14 @@ class Ingest:
         facts.health[event.check] = event.healthy
         stale.own = True
 
+    def _key_made(self, public_key: str) -> None:
+        facts = self._state.facts
+        facts.wireguard_key = public_key
+        facts.me = msgspec.structs.replace(facts.me, wireguard_key=public_key)
+        self._resources.ourselves()
+        self._state.stale.overlay = True
+        self._everybody()
+
     # -------------------------------------------------------------- store
 
     def _store(self, event: object) -> None:
@@ -93,12 +105,14 @@ class Ingest:
                 facts.pools.pop(name, None)
                 self._pools()
             case ev.NodeChanged(node=node):
+                stale.nodes.update(dict.fromkeys(facts.hold_key(node.name, node)))
                 facts.nodes[node.name] = node
                 self._resources.node(node.name)
                 stale.own = stale.own or node.name == facts.me.name  # its labels: which pools it draws from
                 stale.nodes[node.name] = None
                 stale.overlay = True
             case ev.NodeRemoved(name=name):
+                stale.nodes.update(dict.fromkeys(facts.hold_key(name, None)))
                 facts.nodes.pop(name, None)
                 self._resources.node(name)
                 stale.own = stale.own or name == facts.me.name
@@ -111,8 +125,19 @@ class Ingest:
                 facts.alive.discard(name)
                 stale.nodes[name] = None
                 self._state.note("node.died", node=name)
+            case ev.FelixConfigurationChanged() | ev.FelixConfigurationRemoved():
+                self._felix(event)
             case _:
                 self._block(event)
+
+    def _felix(self, event: ev.FelixConfigurationChanged | ev.FelixConfigurationRemoved) -> None:
+        facts = self._state.facts
+        if isinstance(event, ev.FelixConfigurationChanged):
+            facts.felix[event.configuration.name] = event.configuration
+        else:
+            facts.felix.pop(event.name, None)
+        self._state.stale.overlay = True
+        self._everybody()
 
     def _pools(self) -> None:
         self._state.facts.recount()
@@ -410,6 +435,8 @@ _STORE_EVENTS = (
     ev.BlockRemoved,
     ev.AffinityChanged,
     ev.AffinityRemoved,
+    ev.FelixConfigurationChanged,
+    ev.FelixConfigurationRemoved,
 )
 _RESOURCE_EVENTS = (
     ev.BgpPeerChanged,

@@ -108,6 +108,8 @@ class State:
         """What this node announces of its own (core/originate.py)."""
         self.transit: set[Address] = set()
         """Peers that could get learned routes (core/export.py)."""
+        self.wireguard_wanted = False
+        """Some pool could use WireGuard: this node needs a key pair."""
         self.stale = Stale()
         self.tables = Tables()
         self.history: deque[Change] = deque(maxlen=HISTORY)

@@ -30,6 +30,8 @@ from bgpd.model.forwarding import (
     RouteKey,
     RouteKind,
     RuleKey,
+    WireguardPeer,
+    WireguardPeerKey,
 )
 from bgpd.model.prefix import Prefix
 from bgpd.model.view import FibPage, FibQuery, FibRow, FibStatus
@@ -199,6 +201,9 @@ class FibViews:
                 return _group_text(value)
             case Neighbour():
                 return value.mac
+            case WireguardPeer():
+                allowed = " ".join(map(str, value.allowed))
+                return f"endpoint {value.endpoint} port {value.port} keepalive {value.keepalive_s} allowed {allowed}"
             case Fdb():
                 return f"to {value.address}"
             case _:
@@ -234,6 +239,7 @@ def _object(key: KernelKey) -> str:
         Leg: "nexthop",
         NeighbourKey: "neighbour",
         FdbKey: "fdb",
+        WireguardPeerKey: "wireguard peer",
         DeviceKey: "device",
         RuleKey: "rule",
     }

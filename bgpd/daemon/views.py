@@ -71,9 +71,11 @@ class DaemonViews:
         events: Events,
         drain: Drain,
         reload: Reload,
+        rotate_key: Callable[[], Awaitable[str]],
     ) -> None:
         self._drain = drain
         self._reload = reload
+        self._rotate_key = rotate_key
         self._events = events
         self._fib = fib
         self._pipeline = pipeline
@@ -149,6 +151,9 @@ class DaemonViews:
             reason=state.reason,
             left=() if state.request.keep_blocks else tuple(left_behind(self._state.facts)),
         )
+
+    async def rotate_wireguard_key(self) -> str:
+        return await self._rotate_key()
 
     async def events(self, after: int, wait_s: float) -> list[EventView]:
         return await self._events.after(after, wait_s)

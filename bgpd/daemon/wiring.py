@@ -39,6 +39,7 @@ from bgpd.adapters.store.transact import ensure_pool
 from bgpd.adapters.store.watch import StoreSource
 from bgpd.adapters.systemd import Systemd
 from bgpd.adapters.unnumbered import Unnumbered
+from bgpd.adapters.wireguard_keys import WireguardKeys
 from bgpd.api.metrics import MetricsServer, Unusable
 from bgpd.api.server import Server, SocketUnusable
 from bgpd.config.schema import Config, SpeakerMode
@@ -59,6 +60,7 @@ from bgpd.daemon.record import Recorder
 from bgpd.daemon.reload import Reloader, Source
 from bgpd.daemon.tunnels import Tunnels
 from bgpd.daemon.views import DaemonViews
+from bgpd.daemon.wireguard import Wireguard
 from bgpd.flow.inbox import Inbox
 from bgpd.model.bfd import BfdSession
 from bgpd.model.event import Converged, Event, LimitLifted, StoreLost, StoreSynced
@@ -107,7 +109,8 @@ class Daemon:
         except OSError as error:
             raise Fatal(f"cannot record to {record}: {error.strerror}") from error
         self._store = TimedStore(open_store(config.store.url, config.store.access()))
-        self._kernel = Kernel(self._inbox.put, self._kernel_drifted, config.kernel.options())
+        kernel_options = config.kernel.options(Path(config.wireguard.directory))
+        self._kernel = Kernel(self._inbox.put, self._kernel_drifted, kernel_options)
         self._speaker = Speaker(
             speaker_options(config, attach=attach),
             self._inbox.put,
@@ -176,6 +179,15 @@ class Daemon:
             tables.releases, ReleaseTarget(self._store), clock=clock.monotonic, converged=_nothing, notice=self._notice
         )
 
+        self._wireguard = Wireguard(
+            WireguardKeys(Path(config.wireguard.directory)),
+            self._store,
+            self._pipeline,
+            self._kernel_reconciler,
+            deliver=self._inbox.put,
+            notice=self._notice,
+            rotate_after_s=config.wireguard.rotate_after_s,
+        )
         self._named = asyncio.Event()
         """The node's name is ours."""
 
@@ -199,6 +211,7 @@ class Daemon:
             events=self._events,
             drain=self._drain,
             reload=self.reloader.reload,
+            rotate_key=self._wireguard.rotate,
         )
         server = Server(views, Path(self._config.api.socket))
         source = StoreSource(self._store, self._heard_of_store, self._notice, self._configured.node.name)
@@ -233,6 +246,7 @@ class Daemon:
                         self._unnumbered.run(),
                         self._drain.run(),
                         Confirmation(self._store, self._configured.node.name, self._notice).run(),
+                        self._wireguard.run(),
                         self.reloader.run(),
                         *self._live.works(),
                     )
@@ -259,7 +273,7 @@ class Daemon:
             self._recorder,
             self._notice,
             self._advanced,
-            settled=self._metrics.settled,
+            settled=self._settled,
             watchdog=self._systemd,
         )
 
@@ -313,6 +327,10 @@ class Daemon:
         desired = ((key, self._pipeline.tables.kernel.get(key)) for key in keys if isinstance(key, RouteKey))
         self._kernel.adopt((key, route) for key, route in desired if isinstance(route, KernelRoute))
 
+    def _settled(self, seconds: float, since_s: float) -> None:
+        self._metrics.settled(seconds, since_s)
+        self._wireguard.look()
+
     def _advanced(self) -> None:
         self._kernel_reconciler.wake()
         self._adj_rib_out.wake()
@@ -325,6 +343,7 @@ class Daemon:
 
     async def _kernel_converged(self) -> None:
         await self._inbox.put(Converged(self._kernel.name, self._pipeline.epoch))
+        self._wireguard.look()
 
     async def _heard_of_store(self, event: Event) -> None:
         await self._inbox.put(event)

@@ -9,6 +9,7 @@ import msgspec
 from bgpd.model.bfd import BfdStatus
 from bgpd.model.bgp import BgpConfiguration, BgpFilter, BgpPeer, Workload
 from bgpd.model.drain import Stage
+from bgpd.model.felix import FelixConfiguration
 from bgpd.model.forwarding import RouteSettings
 from bgpd.model.health import StaticPrefix
 from bgpd.model.node import Node
@@ -79,6 +80,12 @@ class DrainChanged(_Event, frozen=True):
     stage: Stage
     keep_blocks: bool = False
     """DRAINED withdraws all but own blocks and borrowed addresses."""
+
+
+class WireguardKeyMade(_Event, frozen=True):
+    """The WireGuard key pair of this node is there, or was made anew."""
+
+    public_key: str
 
 
 class Tick(_Event, frozen=True):
@@ -162,6 +169,14 @@ class BgpFilterChanged(_Event, frozen=True):
 
 
 class BgpFilterRemoved(_Event, frozen=True):
+    name: str
+
+
+class FelixConfigurationChanged(_Event, frozen=True):
+    configuration: FelixConfiguration
+
+
+class FelixConfigurationRemoved(_Event, frozen=True):
     name: str
 
 
@@ -337,6 +352,7 @@ Event = (
     | Tick
     | HealthChanged
     | DrainChanged
+    | WireguardKeyMade
     | StoreSynced
     | StoreLost
     | PoolChanged
@@ -357,6 +373,8 @@ Event = (
     | BgpFilterRemoved
     | WorkloadChanged
     | WorkloadRemoved
+    | FelixConfigurationChanged
+    | FelixConfigurationRemoved
     | SpeakerUp
     | SpeakerLost
     | PeerUp

@@ -18,8 +18,11 @@ PROTOCOL = 179
 NEXTHOP_ID_FIRST = 0x62670000
 NEXTHOP_ID_LAST = 0x6267FFFF
 VXLAN_DEVICE = "vxlan.bgpd"
+VXLAN_V6_DEVICE = "vxlan-v6.bgpd"
 IPIP_DEVICE = "ipip.bgpd"
-TUNNEL_DEVICES = (VXLAN_DEVICE, IPIP_DEVICE)
+WIREGUARD_DEVICE = "wireguard.bgpd"
+VXLAN_DEVICES = (VXLAN_DEVICE, VXLAN_V6_DEVICE)
+TUNNEL_DEVICES = (*VXLAN_DEVICES, IPIP_DEVICE, WIREGUARD_DEVICE)
 """What is named so is ours; no outer route of a tunnel may lead through one of them."""
 DEVICE_SUFFIX = ".bgpd"
 """What the names of our own devices end with."""
@@ -50,6 +53,35 @@ class IpipDevice(msgspec.Struct, frozen=True, kw_only=True):
     local: Address
     """Outer source address."""
     mtu_bytes: int
+
+
+class WireguardDevice(msgspec.Struct, frozen=True, kw_only=True):
+    """A WireGuard device; its private key is a matter of the adapter's, which finds it by the public one."""
+
+    local: Address | None
+    """The IPv4 address that it borrows; outer packets are sent from whatever the kernel chooses."""
+    public_key: str
+    """Base64 of 32 bytes, as WireGuard's tools and Calico's Node write it."""
+    port: int
+    """UDP port that it listens on."""
+    mtu_bytes: int
+
+
+class WireguardPeerKey(msgspec.Struct, frozen=True, cache_hash=True):
+    """A peer of our WireGuard device."""
+
+    public_key: str
+
+
+class WireguardPeer(msgspec.Struct, frozen=True, kw_only=True):
+    """What may come from a peer, and is sent to it. The kernel gives a prefix to one peer at a time: the last that asks for it."""
+
+    endpoint: Address
+    port: int
+    allowed: tuple[Prefix, ...]
+    """Sorted: destinations sent to it, sources accepted from it."""
+    keepalive_s: int = 0
+    """0: it is silent where there is nothing to send."""
 
 
 class NeighbourKey(msgspec.Struct, frozen=True, cache_hash=True):
@@ -178,6 +210,6 @@ class RouteSettings(msgspec.Struct, frozen=True, kw_only=True):
         return KernelRoute(RouteKind.UNICAST, group, source, self.mtu_bytes)
 
 
-KernelKey = DeviceKey | NeighbourKey | FdbKey | Leg | GroupKey | RouteKey | RuleKey
-DeviceValue = VxlanDevice | IpipDevice
-KernelValue = DeviceValue | Neighbour | Fdb | Present | Group | KernelRoute
+KernelKey = DeviceKey | NeighbourKey | FdbKey | WireguardPeerKey | Leg | GroupKey | RouteKey | RuleKey
+DeviceValue = VxlanDevice | IpipDevice | WireguardDevice
+KernelValue = DeviceValue | Neighbour | Fdb | WireguardPeer | Present | Group | KernelRoute

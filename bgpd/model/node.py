@@ -23,6 +23,10 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     ipv6_subnet: Prefix | None = None
     vtep_mac: str | None = None
     """MAC address of its VXLAN device; None: it has none, so no VXLAN reaches it."""
+    vtep_mac_v6: str | None = None
+    """The same of its device whose outer packets are IPv6."""
+    wireguard_key: str | None = None
+    """Public key of its WireGuard device, base64; None: it has none, so no WireGuard reaches it."""
     labels: tuple[tuple[str, str], ...] = ()
     """Of its resource, sorted by name: selectors look at these."""
     cluster_id: Address | None = None

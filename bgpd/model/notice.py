@@ -79,5 +79,7 @@ KINDS: dict[str, Kind] = {
     "tunnel.address_assigned": Kind("this node has a tunnel address", good=True),
     "tunnel.address_missing": Kind("this node gets no tunnel address, and why"),
     "tunnel.address_released": Kind("no pool needs this node's tunnel address: it was given back", good=True),
+    "wireguard.key_changed": Kind("this node has a new WireGuard key", good=True),
+    "wireguard.key_unfit": Kind("this node's WireGuard key cannot be used or made, and why"),
     "update.malformed": Kind("a peer sent a malformed UPDATE, and what was done (RFC 7606)"),
 }

@@ -22,6 +22,7 @@ class Fallback(StrEnum):
 
     VXLAN = "VXLAN"
     IPIP = "IPIP"
+    WIREGUARD = "WireGuard"
 
 
 NO_FALLBACK = "None"

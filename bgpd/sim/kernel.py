@@ -31,6 +31,7 @@ from bgpd.model.forwarding import (
     NEXTHOP_ID_FIRST,
     PROTOCOL,
     TUNNEL_DEVICES,
+    WIREGUARD_DEVICE,
     DeviceKey,
     FdbKey,
     Group,
@@ -45,6 +46,8 @@ from bgpd.model.forwarding import (
     RouteKind,
     RuleKey,
     VxlanDevice,
+    WireguardDevice,
+    WireguardPeerKey,
     weighted,
 )
 from bgpd.model.prefix import Address, Family, Prefix, parse_interface
@@ -227,6 +230,9 @@ class FakeKernel:
         self._flush(name)
         for key in [key for key in self.actual if isinstance(key, NeighbourKey | FdbKey) and key.device == name]:
             self.remove(key)
+        if name == WIREGUARD_DEVICE:
+            for peer in [key for key in self.actual if isinstance(key, WireguardPeerKey)]:
+                self.remove(peer)
         self.remove(DeviceKey(name))
 
     def add_address(self, device: str, interface: str) -> None:
@@ -278,6 +284,8 @@ class FakeKernel:
             case RouteKey():
                 assert isinstance(value, KernelRoute)
                 return self._route_refusal(key, value)
+            case WireguardPeerKey():
+                return None if DeviceKey(WIREGUARD_DEVICE) in self.actual else f"no device {WIREGUARD_DEVICE}"
             case DeviceKey():
                 return None if key.name in TUNNEL_DEVICES else f"{key.name} is not a device of ours"
             case RuleKey():
@@ -306,13 +314,12 @@ class FakeKernel:
         return None if any(subnet.holds(leg.gateway) for subnet in on_link) else UNREACHABLE
 
     def _device(self, name: str, value: KernelValue | None) -> None:
-        if not isinstance(value, VxlanDevice | IpipDevice):
+        if not isinstance(value, VxlanDevice | IpipDevice | WireguardDevice):
             if name in self._links:
                 self.remove_link(name)
             return
-        mac = (
-            value.mac if isinstance(value, VxlanDevice) else str(value.local)
-        )  # an IPIP device's link-layer address is its outer one
+        # an IPIP device's link-layer address is its outer one, WireGuard has none
+        mac = value.mac if isinstance(value, VxlanDevice) else str(value.local) if isinstance(value, IpipDevice) else ""
         if name not in self._links:
             self.add_link(name, mtu_bytes=value.mtu_bytes, mac=mac)
         else:

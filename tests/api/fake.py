@@ -362,6 +362,9 @@ class FakeViews:
         rows = tuple(row for row in FIB.rows if row.status is not FibStatus.PROGRAMMED) if limit > 1 else ()
         return FibPage(rows=rows, total=len(rows), next=None)
 
+    async def rotate_wireguard_key(self) -> str:
+        raise Refused("no pool uses WireGuard, so this node has no key to change")
+
     async def assign(self, asked: AssignRequest) -> AssignView:
         """Give the same address each time, and never more than one; there is no pool but main."""
         self.assigned.append((asked.handle, asked.pool))

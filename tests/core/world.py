@@ -10,6 +10,7 @@ from bgpd.core.pipeline import Pipeline
 from bgpd.model import event as ev
 from bgpd.model.bgp import AddCommunity, BgpConfiguration, BgpFilter, BgpPeer, FilterRule, Workload
 from bgpd.model.drain import Stage
+from bgpd.model.felix import FelixConfiguration
 from bgpd.model.health import StaticPrefix
 from bgpd.model.node import Node
 from bgpd.model.peer import Bfd, GracefulRestart, Peer, PeerPolicy, SessionOpen
@@ -169,6 +170,19 @@ def resources() -> list[list[ev.Event]]:
             ev.WorkloadChanged(Workload(name="ns/a", addresses=(A("10.65.1.8"),), labels=(("app", "vrouter"),))),
         ],
         [ev.WorkloadChanged(Workload(name="ns/b", labels=(("app", "vrouter"),))), ev.WorkloadRemoved("ns/b")],
+        [ev.WireguardKeyMade("b25l"), ev.WireguardKeyMade("dHdv")],
+        [
+            ev.NodeChanged(node(2)),
+            *(ev.NodeChanged(replace(node(2), wireguard_key=key)) for key in ("dHdv", "c2FtZQ==")),
+        ],
+        [ev.NodeChanged(node(3)), ev.NodeChanged(replace(node(3), wireguard_key="c2FtZQ=="))],
+        [
+            ev.FelixConfigurationChanged(FelixConfiguration(name="default", wireguard_enabled=True)),
+            ev.FelixConfigurationChanged(
+                FelixConfiguration(name="default", wireguard_enabled=True, wireguard_port=51000)
+            ),
+        ],
+        [ev.FelixConfigurationChanged(FelixConfiguration(name="node.node3", wireguard_port=52000))],
         [ev.HealthChanged("dns", False), ev.HealthChanged("dns", True)],
         [ev.DrainChanged(Stage.DRAINED, keep_blocks=True), ev.DrainChanged(Stage.DRAINING), ev.DrainChanged(Stage.OFF)],
     ]

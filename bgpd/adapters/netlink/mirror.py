@@ -11,7 +11,7 @@ meaning is unknown is called ``#<id>`` until it is adopted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 import msgspec
@@ -23,7 +23,8 @@ from bgpd.model.forwarding import (
     DEFAULT_METRIC,
     NEXTHOP_ID_FIRST,
     NEXTHOP_ID_LAST,
-    VXLAN_DEVICE,
+    VXLAN_DEVICES,
+    WIREGUARD_DEVICE,
     DeviceKey,
     DeviceValue,
     Fdb,
@@ -40,6 +41,8 @@ from bgpd.model.forwarding import (
     RouteKey,
     RouteKind,
     RuleKey,
+    WireguardPeer,
+    WireguardPeerKey,
     weighted,
 )
 
@@ -157,8 +160,10 @@ class Mirror:
     def observe_device(self, name: str, value: DeviceValue | None) -> None:
         """A device of ours as it is; None: it is gone, and what was on it."""
         self._observe(DeviceKey(name), value)
-        if value is None and name == VXLAN_DEVICE:
-            self.read_neighbours(())
+        if value is None and name in VXLAN_DEVICES:
+            self.read_neighbours(name, ())
+        elif value is None and name == WIREGUARD_DEVICE:
+            self.read_peers({})
 
     def observe_nexthop(self, entry: NexthopEntry, device: str | None) -> None:
         """A nexthop object of ours; *device* is the name of its interface."""
@@ -250,14 +255,14 @@ class Mirror:
         """Another's route has replaced what was in its place."""
         self.forget_route(entry)
 
-    def observe_neighbour(self, entry: NeighbourEntry) -> None:
-        """An entry on our device, of either kind; only permanent ones count."""
-        read = _neighbour(entry)
+    def observe_neighbour(self, device: str, entry: NeighbourEntry) -> None:
+        """An entry on a device of ours, of either kind; only permanent ones count."""
+        read = _neighbour(device, entry)
         if read is not None:
             self._observe(read[0], read[1] if entry.permanent else None)
 
-    def forget_neighbour(self, entry: NeighbourEntry) -> None:
-        read = _neighbour(entry)
+    def forget_neighbour(self, device: str, entry: NeighbourEntry) -> None:
+        read = _neighbour(device, entry)
         if read is not None:
             self._observe(read[0], None)
 
@@ -335,13 +340,27 @@ class Mirror:
         for entry in found:
             self.observe_rule(entry, present=True)
 
-    def read_neighbours(self, entries: Iterable[NeighbourEntry]) -> None:
-        """Replace all neighbour and forwarding entries of our device by *entries*."""
-        found = {read[0]: read[1] for entry in entries if entry.permanent and (read := _neighbour(entry)) is not None}
-        for gone in [key for key in self.actual if isinstance(key, NeighbourKey | FdbKey) and key not in found]:
+    def read_neighbours(self, device: str, entries: Iterable[NeighbourEntry]) -> None:
+        """Replace all neighbour and forwarding entries of a device of ours by *entries*."""
+        every = ((entry, _neighbour(device, entry)) for entry in entries if entry.permanent)
+        found = {read[0]: read[1] for _, read in every if read is not None}
+        held = (key for key in self.actual if isinstance(key, NeighbourKey | FdbKey) and key.device == device)
+        for gone in [key for key in held if key not in found]:
             self._observe(gone, None)
         for key, value in found.items():
             self._observe(key, value)
+
+    def read_peers(self, peers: Mapping[str, WireguardPeer]) -> None:
+        """Replace all WireGuard peers by *peers*, by public key. Where one is now (roaming) is no difference to where it was put."""
+        for gone in [key for key in self.actual if isinstance(key, WireguardPeerKey) and key.public_key not in peers]:
+            self._observe(gone, None)
+        for public_key, value in peers.items():
+            key = WireguardPeerKey(public_key)
+            put = self.actual.get(key)
+            same_place = isinstance(put, WireguardPeer) and msgspec.structs.replace(
+                value, endpoint=put.endpoint, port=put.port
+            )
+            self._observe(key, same_place or value)
 
     # -------------------------------------------------------------- inside
 
@@ -436,15 +455,15 @@ class Mirror:
         return {self.ids[leg]: weight for leg, weight in zip(group.legs, weights, strict=True) if leg in self.ids}
 
 
-def neighbour_key(entry: NeighbourEntry) -> NeighbourKey | FdbKey | None:
-    """Return the key of an entry on our device."""
-    read = _neighbour(entry)
+def neighbour_key(device: str, entry: NeighbourEntry) -> NeighbourKey | FdbKey | None:
+    """Return the key of an entry on a device of ours."""
+    read = _neighbour(device, entry)
     return None if read is None else read[0]
 
 
-def _neighbour(entry: NeighbourEntry) -> tuple[NeighbourKey, Neighbour] | tuple[FdbKey, Fdb] | None:
+def _neighbour(device: str, entry: NeighbourEntry) -> tuple[NeighbourKey, Neighbour] | tuple[FdbKey, Fdb] | None:
     if entry.address is None:
         return None
     if entry.fdb:
-        return FdbKey(VXLAN_DEVICE, entry.mac), Fdb(entry.address)
-    return NeighbourKey(VXLAN_DEVICE, entry.address), Neighbour(entry.mac)
+        return FdbKey(device, entry.mac), Fdb(entry.address)
+    return NeighbourKey(device, entry.address), Neighbour(entry.mac)

@@ -117,9 +117,10 @@ class Surroundings:
         self._untell_link(before)
         self._tell_addresses()
 
-    def has_address(self, index: int, address: Address) -> bool:
-        """Whether the link has *address*, with whatever length."""
-        return any((link, held) == (index, address) for link, held, _ in self._addresses)
+    def ipv4_address(self, index: int) -> Address | None:
+        """Return the lowest IPv4 address of a link; None if it has none."""
+        held = (address for link, address, _ in self._addresses if link == index and address.family is Family.IPV4)
+        return min(held, default=None)
 
     def address(self, entry: AddressEntry, *, present: bool) -> None:
         key = (entry.index, entry.address, entry.subnet)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from bgpd.adapters.netlink.encode import Resilience
+from bgpd.adapters.wireguard_keys import DIRECTORY
 from bgpd.model.forwarding import MAIN_TABLE, PROTOCOL
 
 
@@ -27,6 +29,8 @@ class KernelOptions(msgspec.Struct, frozen=True, kw_only=True):
     table: int = MAIN_TABLE
     """Table of ours; routes of others in it are told, too."""
     objects: NexthopObjects = NexthopObjects.AUTO
+    wireguard_keys: Path = DIRECTORY
+    """Where this node's WireGuard key pair is."""
     resilience: Resilience | None = None
     """Groups are resilient ones; None: ordinary multipath."""
 

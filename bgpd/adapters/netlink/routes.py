@@ -21,7 +21,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from pathlib import Path
 from typing import Final, assert_never
 
-from bgpd.adapters.netlink import alike, classic, encode, links, protocols
+from bgpd.adapters.netlink import alike, classic, encode, links, protocols, wireguard
 from bgpd.adapters.netlink.encode import NeighbourEntry, NexthopEntry, RouteEntry, RuleEntry
 from bgpd.adapters.netlink.mirror import Mirror, neighbour_key
 from bgpd.adapters.netlink.monitor import GROUPS, Surroundings
@@ -34,12 +34,14 @@ from bgpd.adapters.netlink.socket import (
     Refusal,
     split,
 )
+from bgpd.adapters.wireguard_keys import WireguardKeys
 from bgpd.model.event import Event, KernelSynced
 from bgpd.model.forwarding import (
     NEXTHOP_ID_FIRST,
     NEXTHOP_ID_LAST,
     TUNNEL_DEVICES,
-    VXLAN_DEVICE,
+    VXLAN_DEVICES,
+    WIREGUARD_DEVICE,
     DeviceKey,
     Fdb,
     FdbKey,
@@ -56,6 +58,9 @@ from bgpd.model.forwarding import (
     RouteKind,
     RuleKey,
     VxlanDevice,
+    WireguardDevice,
+    WireguardPeer,
+    WireguardPeerKey,
 )
 from bgpd.model.notice import Notice
 from bgpd.model.prefix import Family
@@ -70,6 +75,9 @@ CATCH_UP_DRAINS: Final = MONITOR_BUFFER_BYTES // DRAIN_BYTES
 """Drains until we have caught up: the whole buffer once. Who writes faster than we read for longer does not hold us here."""
 ABSENT: Final = frozenset({errno.ENOENT, errno.ESRCH, errno.ENODEV, errno.EADDRNOTAVAIL})
 """Answers to a removal that mean that it is done."""
+
+_ALONE: Final = frozenset({DeviceKey, WireguardPeerKey})
+"""Not made by messages of ours: what is under way is sent before."""
 
 _Change = tuple[KernelKey, KernelValue | None]
 
@@ -96,6 +104,9 @@ class Kernel:
         self._protocol = options.protocol
         self._mirror = Mirror(options.protocol, resilient=options.resilience is not None)
         self.actual = self._mirror.actual
+        self._keys = WireguardKeys(options.wireguard_keys)
+        self._wireguard: tuple[int, wireguard.Configuration] = 0, wireguard.Configuration()
+        """Index of our WireGuard device, and what it is set to, as read last: nothing tells of a change."""
         self._around = Surroundings(options.resolve_table, options.table)
         self._lock = asyncio.Lock()
         self._delivery = asyncio.Lock()
@@ -293,10 +304,16 @@ class Kernel:
     async def _apply_each(self, changes: Sequence[_Change], failed: dict[KernelKey, str]) -> None:
         values: dict[KernelKey, KernelValue | None] = {}
         messages: list[bytes] = []
+        peers: dict[WireguardPeerKey, KernelValue | None] = {}
         noted = self._classic
         for key, value in changes:
-            if type(key) is DeviceKey or key in values:
+            if peers and type(key) is not WireguardPeerKey:
+                await self._change_peers(peers, failed)
+            if type(key) in _ALONE or key in values:
                 await self._send(values, messages, failed)
+            if type(key) is WireguardPeerKey:
+                peers[key] = value
+                continue
             if type(key) is DeviceKey:
                 await self._change_device(key, value, failed)
                 continue
@@ -311,6 +328,7 @@ class Kernel:
             elif type(message) is str:
                 failed[key] = message
         await self._send(values, messages, failed)
+        await self._change_peers(peers, failed)
 
     async def _send(
         self, values: dict[KernelKey, KernelValue | None], messages: list[bytes], failed: dict[KernelKey, str]
@@ -397,6 +415,8 @@ class Kernel:
                 return encode.put_rule(key, self._protocol) if key not in self.actual else None
             case DeviceKey():
                 raise AssertionError("devices are not made by messages of ours")
+            case WireguardPeerKey():
+                raise AssertionError("peers are changed together")
             case _:
                 assert_never(key)
 
@@ -459,7 +479,7 @@ class Kernel:
         )
 
     def _neighbour(self, key: NeighbourKey | FdbKey, value: KernelValue | None) -> bytes | str | None:
-        if key.device != VXLAN_DEVICE:
+        if key.device not in VXLAN_DEVICES:
             return f"{key.device} is not a device of ours"
         index = self._around.index(key.device)
         if index is None:
@@ -537,11 +557,14 @@ class Kernel:
             failed[key] = f"{key.name} is not a device of ours"
             return
         present = self._around.link_named(key.name)
-        if value is not None:
-            assert isinstance(value, VxlanDevice | IpipDevice)
-            reason = await links.ensure(key.name, value, present)
-        else:
-            reason = None if present is None else await links.remove(present.index)
+        borrowed = None if present is None else self._around.ipv4_address(present.index)
+        match value:
+            case VxlanDevice() | IpipDevice():
+                reason = await links.ensure(key.name, value, present, borrowed)
+            case WireguardDevice():
+                reason = await links.ensure_wireguard(key.name, value, present, borrowed, self._keys)
+            case _:
+                reason = None if present is None else await links.remove(present.index)
         if reason is None:
             self._mirror.record(key, value)
         else:
@@ -552,6 +575,34 @@ class Kernel:
         with self._or_later():
             await self._read_links()
         self._outgoing.extend(self._around.take_events())
+
+    async def _change_peers(
+        self, changes: dict[WireguardPeerKey, KernelValue | None], failed: dict[KernelKey, str]
+    ) -> None:
+        """Change peers of our WireGuard device, and empty *changes*; they are made together, or none is known to be."""
+        if not changes:
+            return
+        link = self._around.link_named(WIREGUARD_DEVICE)
+        reason = f"no device {WIREGUARD_DEVICE}" if link is None else ""
+        if link is not None:
+            wanted = {
+                key.public_key: value if isinstance(value, WireguardPeer) else None for key, value in changes.items()
+            }
+            try:
+                await wireguard.change_peers(link, wanted)
+                known = {key.public_key for key in changes if key in self.actual}
+                fresh = {key: peer for key, peer in wanted.items() if peer is not None and key not in known}
+                await wireguard.greet(link, [key for key, peer in fresh.items() if not peer.keepalive_s])
+            except wireguard.Refused as refused:
+                reason = str(refused)
+            except OSError as error:
+                reason = f"{wireguard.PROGRAM}: {error.strerror}"
+        for key, value in changes.items():
+            if not reason or (link is None and value is None):
+                self._mirror.record(key, value)
+            else:
+                failed[key] = reason
+        changes.clear()
 
     # -------------------------------------------------------------- reading
 
@@ -564,6 +615,7 @@ class Kernel:
             encode.dump_addresses(), lambda _, data, start, end: encode.decode_address(data, start, end)
         )
         self._around.read_addresses(addresses)
+        await self._read_wireguard()
         self._observe_devices()
 
     async def _read_first(self) -> None:
@@ -579,6 +631,14 @@ class Kernel:
                 await asyncio.sleep(RESYNC_GAP_S)
             else:
                 return
+
+    async def _read_wireguard(self) -> None:
+        link = self._around.link_named(WIREGUARD_DEVICE)
+        if link is None:
+            self._wireguard = 0, wireguard.Configuration()
+        else:
+            self._wireguard = link.index, await wireguard.read(link)
+        self._mirror.read_peers(self._wireguard[1].peers)
 
     async def _read_all(self, *, routes: bool) -> None:
         """Read everything; our own routes only with *routes*: after link events they follow from the nexthops that are left."""
@@ -642,9 +702,13 @@ class Kernel:
         return bool(suspects - touched) or any(key not in seen and key not in touched for key in before)
 
     async def _read_neighbours(self) -> None:
-        index = self._around.index(VXLAN_DEVICE)
+        for device in VXLAN_DEVICES:
+            await self._read_neighbours_of(device)
+
+    async def _read_neighbours_of(self, device: str) -> None:
+        index = self._around.index(device)
         if index is None:
-            self._mirror.read_neighbours(())
+            self._mirror.read_neighbours(device, ())
             return
         requests = [encode.dump_neighbours(family, index) for family in Family] + [encode.dump_fdb(index)]
         found: list[NeighbourEntry] = []
@@ -658,7 +722,7 @@ class Kernel:
                     raise
                 return  # the device went this moment; its notification is on its way
             found += [entry for entry in entries if entry.index == index]
-        self._mirror.read_neighbours(found)
+        self._mirror.read_neighbours(device, found)
 
     async def _read_rules(self) -> None:
         entries: list[RuleEntry] = []
@@ -772,18 +836,16 @@ class Kernel:
         self._blame(key, before, f"netlink port {port}" if port and not own else "")
 
     def _hear_neighbour(self, kind: int, port: int, data: bytes, start: int, end: int) -> None:
-        index = self._around.index(VXLAN_DEVICE)
-        if index is None:
-            return
         entry = encode.decode_neighbour(data, start, end)
-        if entry is None or entry.index != index:
+        link = None if entry is None else self._around.links.get(entry.index)
+        if entry is None or link is None or link.name not in VXLAN_DEVICES:
             return
-        key = neighbour_key(entry)
+        key = neighbour_key(link.name, entry)
         before = None if key is None else self.actual.get(key)
         if kind == encode.RTM_NEWNEIGH:
-            self._mirror.observe_neighbour(entry)
+            self._mirror.observe_neighbour(link.name, entry)
         else:
-            self._mirror.forget_neighbour(entry)
+            self._mirror.forget_neighbour(link.name, entry)
         self._blame(key, before, f"netlink port {port}" if port else "")
 
     def _hear_rule(self, kind: int, port: int, data: bytes, start: int, end: int) -> None:
@@ -817,9 +879,12 @@ class Kernel:
             if link is None:
                 self._mirror.observe_device(name, None)
                 continue
-            local = link.local
-            addressed = local is None or local.family is not Family.IPV4 or self._around.has_address(link.index, local)
-            self._mirror.observe_device(name, links.value_of(link, addressed))
+            index, configuration = self._wireguard
+            if name == WIREGUARD_DEVICE and link.index != index:
+                self._around.unsure = True  # it was made by another, or anew: what it is set to is to be read
+                configuration = wireguard.Configuration()
+            borrowed = self._around.ipv4_address(link.index)
+            self._mirror.observe_device(name, links.value_of(link, borrowed, configuration))
 
     def _enabled(self, device: str) -> bool:
         link = self._around.link_named(device)

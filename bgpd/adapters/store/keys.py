@@ -22,6 +22,7 @@ NODES = RESOURCES + "nodes/"
 BGP_PEERS = RESOURCES + "bgppeers/"
 BGP_CONFIGURATIONS = RESOURCES + "bgpconfigurations/"
 BGP_FILTERS = RESOURCES + "BGPFilters/"
+FELIX_CONFIGURATIONS = RESOURCES + "felixconfigurations/"
 RESERVATIONS = RESOURCES + "ipreservations/"
 WORKLOADS = RESOURCES + "workloadendpoints/"
 CLUSTER_INFORMATION = RESOURCES + "clusterinformations/default"
@@ -76,6 +77,10 @@ class WorkloadKey(msgspec.Struct, frozen=True):
     """NAMESPACE/NAME."""
 
 
+class FelixConfigurationKey(msgspec.Struct, frozen=True):
+    name: str
+
+
 class AliveKey(msgspec.Struct, frozen=True):
     """A node's leased key."""
 
@@ -104,11 +109,26 @@ Key = (
     | BgpPeerKey
     | BgpConfigurationKey
     | BgpFilterKey
+    | FelixConfigurationKey
     | AliveKey
     | TracesKey
     | BlockKey
     | AffinityKey
 )
+
+
+_NAMED: dict[
+    str,
+    type[PoolKey | NodeKey | BgpPeerKey | BgpConfigurationKey | BgpFilterKey | FelixConfigurationKey],
+] = {
+    POOLS: PoolKey,
+    NODES: NodeKey,
+    BGP_PEERS: BgpPeerKey,
+    BGP_CONFIGURATIONS: BgpConfigurationKey,
+    BGP_FILTERS: BgpFilterKey,
+    FELIX_CONFIGURATIONS: FelixConfigurationKey,
+}
+"""Places whose keys end with the name of a resource."""
 
 
 def pool_key(name: str) -> str:
@@ -156,16 +176,9 @@ def affinity_key(node: str, cidr: Prefix) -> str:
 
 def parse(key: str) -> Key | None:
     """Say what a key is about; None for a key that is none of ours to watch. Raises Malformed for a bad CIDR or name in a known place."""
-    if key.startswith(POOLS):
-        return PoolKey(_name(key, POOLS))
-    if key.startswith(NODES):
-        return NodeKey(_name(key, NODES))
-    if key.startswith(BGP_PEERS):
-        return BgpPeerKey(_name(key, BGP_PEERS))
-    if key.startswith(BGP_CONFIGURATIONS):
-        return BgpConfigurationKey(_name(key, BGP_CONFIGURATIONS))
-    if key.startswith(BGP_FILTERS):
-        return BgpFilterKey(_name(key, BGP_FILTERS))
+    for place, kind in _NAMED.items():
+        if key.startswith(place):
+            return kind(_name(key, place))
     if key.startswith(WORKLOADS):
         return WorkloadKey(key.removeprefix(WORKLOADS))
     if key.startswith(OUR_NODES) and key.endswith("/alive"):

@@ -23,7 +23,9 @@ from bgpd.core.resource import decode
 from bgpd.core.resource.bgp import BGPCONFIGURATION, BGPFILTER, BGPPEER
 from bgpd.core.resource.check import Defect, findings
 from bgpd.core.resource.kind import Kind
+from bgpd.core.resource.nodes import FELIXCONFIGURATION
 from bgpd.model.bgp import BgpConfiguration, BgpFilter, BgpPeer, Workload
+from bgpd.model.felix import FelixConfiguration
 from bgpd.model.node import Node
 from bgpd.model.pool import Affinity, AffinityState, Block, Fallback, Mode, Pool, Use, parse_preference, preference_text
 from bgpd.model.prefix import Address, Family, Prefix, parse_interface
@@ -166,6 +168,7 @@ def node_bytes(key: str, node: Node, stored: bytes | None, now: datetime) -> byt
     _set(bgp, "ipv4Address", _interface_text(node.ipv4_address, node.ipv4_subnet))
     _set(bgp, "ipv6Address", _interface_text(node.ipv6_address, node.ipv6_subnet))
     _set(spec, "vxlanTunnelMACAddr", node.vtep_mac)
+    _set(spec, "vxlanTunnelMACAddrV6", node.vtep_mac_v6)
     _label(key, resource, dict(node.labels))
     return _encode(resource)
 
@@ -229,6 +232,11 @@ def workload_from(key: str, name: str, value: bytes) -> tuple[str, Workload]:
         raise Malformed(key, f"ipNetworks: {error}") from error
     labels = tuple(sorted((stored.metadata.labels or {}).items()))
     return stored.spec.node, Workload(name=name, addresses=addresses, labels=labels)
+
+
+def felix_configuration_from(key: str, name: str, value: bytes) -> FelixConfiguration:
+    """Read a FelixConfiguration; raises Malformed for what ``bgpd apply`` would refuse."""
+    return decode.felix_configuration(name, _judged(key, FELIXCONFIGURATION, name, value))
 
 
 def _judged(key: str, kind: Kind, name: str, value: bytes) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from bgpd.core.ipam.tunnel import TunnelKind, pools_for
 from bgpd.model.pool import Pool, Use
 from bgpd.model.prefix import Address, Family, parse_interface
 
-FELIX: Final = keys.RESOURCES + "felixconfigurations/"
+FELIX: Final = keys.FELIX_CONFIGURATIONS
 _PLACES: Final = {
     TunnelKind.IPIP: ("bgp", "ipv4IPIPTunnelAddr"),
     TunnelKind.VXLAN: ("ipv4VXLANTunnelAddr",),

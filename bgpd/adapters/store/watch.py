@@ -23,6 +23,7 @@ from bgpd.adapters.store.records import (
     bgp_peer_from,
     block_from,
     block_view,
+    felix_configuration_from,
     node_from,
     pool_from,
     workload_from,
@@ -39,6 +40,8 @@ from bgpd.model.event import (
     BlockChanged,
     BlockRemoved,
     Event,
+    FelixConfigurationChanged,
+    FelixConfigurationRemoved,
     NodeAlive,
     NodeChanged,
     NodeDead,
@@ -57,6 +60,7 @@ PREFIXES = (
     keys.BGP_CONFIGURATIONS,
     keys.BGP_FILTERS,
     keys.BGP_PEERS,
+    keys.FELIX_CONFIGURATIONS,
     keys.NODES,
     keys.OUR_NODES,
     keys.HOSTS,
@@ -221,6 +225,9 @@ def _event(change: Change) -> Event | None:
             return BgpFilterRemoved(name) if value is None else BgpFilterChanged(bgp_filter_from(key, name, value))
         case keys.WorkloadKey(name=name):
             return WorkloadRemoved(name)  # StoreSource reads the others
+        case keys.FelixConfigurationKey(name=name):
+            gone = FelixConfigurationRemoved(name)
+            return gone if value is None else FelixConfigurationChanged(felix_configuration_from(key, name, value))
         case keys.AliveKey(name=name):
             return NodeDead(name) if value is None else NodeAlive(name)
         case keys.BlockKey(cidr=cidr):

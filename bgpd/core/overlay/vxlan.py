@@ -1,19 +1,25 @@
-"""VXLAN (RFC 7348): its device, the entries towards a remote node, and whether the node can be reached by it.
+"""VXLAN (RFC 7348): its devices, the entries towards a remote node, and whether the node can be reached by it.
 
-Calico's wire format: one VNI, permanent FDB and neighbour entries, VTEP MAC from the node's name. The neighbour that a route goes
-through is the remote node's own address, on-link on the device, so that no tunnel address is needed.
+Calico's wire format: one VNI, permanent FDB and neighbour entries, VTEP MAC from the node's name; outer IPv4 by one device, outer
+IPv6 by another with a MAC of its own. The neighbour that a route goes through is the remote node's own address, on-link on the device,
+so that no tunnel address is needed. Outer packets are of the inner family where both nodes have an address of it, as in Calico,
+else of the other: an IPv6 block then goes to a link-local address made of the VTEP's MAC (RFC 4291 appendix A), since an IPv6 route
+takes no IPv4 gateway.
 """
 
 from __future__ import annotations
 
-from bgpd.core.overlay.kind import Kind
-from bgpd.model.event import Options
+from bgpd.core.overlay.kind import Here, Kind, There, Way, families, underlay
 from bgpd.model.forwarding import (
     VXLAN_DEVICE,
+    VXLAN_DEVICES,
+    VXLAN_V6_DEVICE,
+    DeviceValue,
     Fdb,
     FdbKey,
     KernelKey,
     KernelValue,
+    Leg,
     Neighbour,
     NeighbourKey,
     Present,
@@ -21,48 +27,89 @@ from bgpd.model.forwarding import (
 )
 from bgpd.model.node import Node
 from bgpd.model.pool import Fallback
+from bgpd.model.prefix import Address, Family
 
 OVERHEAD_BYTES = 50
 """Outer IPv4, UDP, VXLAN and inner Ethernet headers."""
+OVERHEAD_V6_BYTES = 70
+"""The same with an outer IPv6 header."""
+_NAMES = {Family.IPV4: VXLAN_DEVICE, Family.IPV6: VXLAN_V6_DEVICE}
 
 
-def make(me: Node, options: Options, uplink_mtu_bytes: int) -> VxlanDevice | None:
-    """Return the device this node needs; None if it has no IPv4 address or no MAC for it."""
-    if me.ipv4_address is None or me.vtep_mac is None:
-        return None
-    return VxlanDevice(
-        vni=options.vxlan_vni,
-        port=options.vxlan_port,
-        local=me.ipv4_address,
-        mac=me.vtep_mac,
-        mtu_bytes=uplink_mtu_bytes - OVERHEAD_BYTES,
-    )
-
-
-def lacks(node: Node) -> str:
-    """Say what keeps *node* from receiving VXLAN."""
-    if node.ipv4_address is None:
-        return "the node's address is not known"
-    return "" if node.vtep_mac is not None else "the node has no VXLAN device"
-
-
-def towards(node: Node) -> dict[KernelKey, KernelValue]:
-    """Return the kernel objects that must stand before traffic can go to *node*; empty if it has no VTEP."""
-    if node.ipv4_address is None or node.vtep_mac is None:
-        return {}
-    return {
-        NeighbourKey(VXLAN_DEVICE, node.ipv4_address): Neighbour(node.vtep_mac),
-        FdbKey(VXLAN_DEVICE, node.vtep_mac): Fdb(node.ipv4_address),
-        KIND.leg(node): Present(),
+def make(here: Here) -> dict[str, DeviceValue]:
+    """Return the devices that this node needs: one for each family that it has an address and a MAC for."""
+    mtus = {
+        Family.IPV4: here.mtu_bytes(OVERHEAD_BYTES, here.felix.vxlan_mtu_bytes),
+        Family.IPV6: here.mtu_bytes(OVERHEAD_V6_BYTES, here.felix.vxlan_mtu_v6_bytes),
     }
+    found: dict[str, DeviceValue] = {}
+    for family, name in _NAMES.items():
+        local, mac = here.me.address(family), _mac(here.me, family)
+        if local is not None and mac is not None:
+            found[name] = VxlanDevice(
+                vni=here.options.vxlan_vni,
+                port=here.options.vxlan_port,
+                local=local,
+                mac=mac,
+                mtu_bytes=mtus[family],
+            )
+    return found
+
+
+def lacks(me: Node, node: Node, inner: Family) -> str:
+    """Say what keeps *node* from receiving VXLAN."""
+    if node.ipv4_address is None and node.ipv6_address is None:
+        return "the node's address is not known"
+    family = underlay(me, node, inner)
+    if family is None:
+        return "this node and that one have no address of the same family"
+    return "" if _mac(node, family) is not None else "the node has no VXLAN device"
+
+
+def way(me: Node, node: Node, inner: Family) -> Way:
+    """Return the way to *node*."""
+    family = underlay(me, node, inner)
+    assert family is not None
+    outer, mac = node.address(family), _mac(node, family)
+    assert outer is not None
+    assert mac is not None
+    crossed = inner is Family.IPV6 and family is Family.IPV4
+    return Way(Leg(_NAMES[family], link_local(mac) if crossed else outer, onlink=True), outer)
+
+
+def towards(me: Node, there: There) -> dict[KernelKey, KernelValue]:
+    """Return the kernel objects that must stand before traffic can go to a node; empty if it has no VTEP."""
+    found: dict[KernelKey, KernelValue] = {}
+    for inner in families(there.prefixes):
+        if lacks(me, there.node, inner):
+            continue
+        one = way(me, there.node, inner)
+        mac = _mac(there.node, one.outer.family)
+        assert mac is not None
+        assert one.leg.gateway is not None
+        found[NeighbourKey(one.leg.device, one.leg.gateway)] = Neighbour(mac)
+        found[FdbKey(one.leg.device, mac)] = Fdb(one.outer)
+        found[one.leg] = Present()
+    return found
+
+
+def link_local(mac: str) -> Address:
+    """Return the link-local address of a MAC (modified EUI-64)."""
+    octets = bytes.fromhex(mac.replace(":", ""))
+    identifier = bytes((octets[0] ^ 2, *octets[1:3], 0xFF, 0xFE, *octets[3:]))
+    return Address.from_packed(bytes((0xFE, 0x80, 0, 0, 0, 0, 0, 0)) + identifier)
+
+
+def _mac(node: Node, family: Family) -> str | None:
+    return node.vtep_mac if family is Family.IPV4 else node.vtep_mac_v6
 
 
 KIND = Kind(
     name=Fallback.VXLAN,
-    device=VXLAN_DEVICE,
-    overhead_bytes=OVERHEAD_BYTES,
+    devices=VXLAN_DEVICES,
     mode=lambda pool: pool.vxlan_mode,
     make=make,
     lacks=lacks,
+    way=way,
     towards=towards,
 )

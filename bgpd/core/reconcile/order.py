@@ -10,12 +10,21 @@ from collections.abc import Container, Hashable, Iterable
 from itertools import islice
 from typing import Generic, TypeVar
 
-from bgpd.model.forwarding import DeviceKey, FdbKey, GroupKey, Leg, NeighbourKey, RouteKey, RuleKey
+from bgpd.model.forwarding import (
+    DeviceKey,
+    FdbKey,
+    GroupKey,
+    Leg,
+    NeighbourKey,
+    RouteKey,
+    RuleKey,
+    WireguardPeerKey,
+)
 
 K = TypeVar("K", bound=Hashable)
 
-RANKS: tuple[type, ...] = (DeviceKey, NeighbourKey, FdbKey, Leg, GroupKey, RouteKey, RuleKey)
-"""A device carries neighbours, FDB entries and legs; a group has legs; a route points to a group; a rule leads to a table of routes."""
+RANKS: tuple[type, ...] = (DeviceKey, NeighbourKey, FdbKey, WireguardPeerKey, Leg, GroupKey, RouteKey, RuleKey)
+"""A device carries neighbours, FDB entries, peers and legs; a group legs; a route points to a group, a rule to a table of routes."""
 _RANK = {kind: rank for rank, kind in enumerate(RANKS)}
 
 

@@ -6,6 +6,7 @@ The daemon and ``bgpd plan`` read by the same functions, so that a plan says wha
 from __future__ import annotations
 
 import math
+from base64 import b64decode
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -24,12 +25,17 @@ from bgpd.model.bgp import (
     PrependAsPath,
     SetPriority,
 )
+from bgpd.model.felix import FelixConfiguration
 from bgpd.model.node import Node
 from bgpd.model.peer import NextHopMode, Role, SecretRef
 from bgpd.model.prefix import Address, Family, Prefix, parse_interface
 
 Resource = Mapping[str, Any]
 T = TypeVar("T")
+
+WIREGUARD_KEY_BYTES = 32
+KEEPALIVE_MAX_S = 65_535
+"""Largest interval that WireGuard takes."""
 
 RESTART_MAX_S = 4095
 """Largest restart time that the capability holds (RFC 4724 section 3)."""
@@ -142,8 +148,39 @@ def node(name: str, resource: Resource) -> Node:
         ipv6_address=ipv6_address,
         ipv6_subnet=ipv6_subnet,
         vtep_mac=_mac(spec.get("vxlanTunnelMACAddr")),
+        vtep_mac_v6=_mac(spec.get("vxlanTunnelMACAddrV6")),
+        wireguard_key=_wireguard_key(resource.get("status")),
         labels=tuple(sorted(_metadata(resource, "labels").items())),
         cluster_id=_read(Address.parse, "routeReflectorClusterID", cluster) if cluster else None,
+    )
+
+
+def _wireguard_key(status: Any) -> str | None:
+    """Read the public key; one that is none is as good as absent. Raises nothing."""
+    key = status.get("wireguardPublicKey") if isinstance(status, dict) else None
+    if not isinstance(key, str):
+        return None
+    try:
+        return key if len(b64decode(key, validate=True)) == WIREGUARD_KEY_BYTES else None
+    except ValueError:
+        return None
+
+
+def felix_configuration(name: str, resource: Resource) -> FelixConfiguration:
+    """Read a judged FelixConfiguration."""
+    spec = _spec(resource)
+    keepalive = spec.get("wireguardKeepAlive")
+    return FelixConfiguration(
+        name=name,
+        wireguard_enabled=spec.get("wireguardEnabled"),
+        wireguard_enabled_v6=spec.get("wireguardEnabledV6"),
+        wireguard_port=spec.get("wireguardListeningPort"),
+        wireguard_mtu_bytes=spec.get("wireguardMTU"),
+        wireguard_keepalive_s=min(math.ceil(parse_duration(keepalive)), KEEPALIVE_MAX_S) if keepalive else None,
+        vxlan_mtu_bytes=spec.get("vxlanMTU"),
+        vxlan_mtu_v6_bytes=spec.get("vxlanMTUV6"),
+        ipip_mtu_bytes=spec.get("ipipMTU"),
+        mtu_interface_pattern=spec.get("mtuIfacePattern") or None,
     )
 
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+from msgspec.structs import replace
 
 from bgpd.adapters.netlink.options import KernelOptions, NexthopObjects
 from bgpd.adapters.netlink.routes import Kernel
+from bgpd.adapters.wireguard_keys import WireguardKeys
 from bgpd.model.event import (
     AddressAdded,
     AddressRemoved,
@@ -24,6 +28,7 @@ from bgpd.model.event import (
     LinkRemoved,
 )
 from bgpd.model.forwarding import (
+    WIREGUARD_DEVICE,
     DeviceKey,
     Fdb,
     FdbKey,
@@ -40,6 +45,9 @@ from bgpd.model.forwarding import (
     RouteKind,
     RuleKey,
     VxlanDevice,
+    WireguardDevice,
+    WireguardPeer,
+    WireguardPeerKey,
 )
 from bgpd.model.prefix import Address, Family, Prefix
 from bgpd.sim.kernel import FakeKernel
@@ -69,6 +77,10 @@ Lines = set[tuple[str, str, tuple[str, ...]]]
 """Routes of ours seen from outside: prefix, kind, legs as "device gateway"."""
 
 
+Peers = dict[str, tuple[str, ...]]
+"""WireGuard peers seen from outside: public key to allowed IPs."""
+
+
 class World(Protocol):
     """What surrounds a target: two uplinks (10.1.0.1/24, fd01::1/64 on up0; 10.2.0.1/24 on up1), and what others do."""
 
@@ -85,6 +97,8 @@ class World(Protocol):
     def remove_foreign(self, prefix: str) -> None: ...
     def remove(self, key: KernelKey) -> None: ...
     def lines(self) -> Lines: ...
+    def wireguard_key(self) -> str: ...
+    def wireguard_peers(self) -> Peers: ...
     def close(self) -> None: ...
 
 
@@ -136,13 +150,24 @@ class FakeWorld:
                 found.add((str(key.prefix), value.kind.value, tuple(f"{leg.device} {leg.gateway}" for leg in legs)))
         return found
 
+    def wireguard_key(self) -> str:
+        return "".join(("b2xk" * 10, "b2w="))
+
+    def wireguard_peers(self) -> Peers:
+        held = self.kernel.actual.items()
+        peers = [(key, value) for key, value in held if isinstance(key, WireguardPeerKey)]
+        return {
+            key.public_key: tuple(map(str, value.allowed)) for key, value in peers if isinstance(value, WireguardPeer)
+        }
+
     def close(self) -> None:
         pass
 
 
 class RealWorld:
     def __init__(self, objects: NexthopObjects) -> None:
-        self.options = KernelOptions(objects=objects)
+        self.folder = tempfile.TemporaryDirectory(prefix="bgpdnl")
+        self.options = KernelOptions(objects=objects, wireguard_keys=Path(self.folder.name))
         self.objects = objects is not NexthopObjects.OFF
         self.space = Namespace(f"bgpdnl{os.getpid()}")
         self.space.batch(
@@ -216,8 +241,18 @@ class RealWorld:
                 found.add((prefix, route.get("type", "unicast"), legs))
         return found
 
+    def wireguard_key(self) -> str:
+        return WireguardKeys(self.options.wireguard_keys).public()
+
+    def wireguard_peers(self) -> Peers:
+        lines = self.space.execute("wg", "show", WIREGUARD_DEVICE, "allowed-ips").splitlines()
+        peers = (line.split("\t") for line in lines)
+        return {key: tuple(sorted(allowed.split(), key=P)) for key, allowed in peers}
+
     def close(self) -> None:
+        self.space.attempt("link", "delete", WIREGUARD_DEVICE)
         self.space.close()
+        self.folder.cleanup()
 
 
 async def _nowhere(_: Event) -> None:
@@ -728,5 +763,71 @@ def test_impossible_routes_are_refused(world: World) -> None:
             assert set(failed) == {wrong, strange}
             assert all(reason.startswith("EINVAL: Invalid argument") for reason in failed.values())
             assert s.target.actual == dict(NATIVE)
+
+    world.run(scenario)
+
+
+WIREGUARD = DeviceKey(WIREGUARD_DEVICE)
+KEYS = ("".join(("ZmFy" * 10, "ZmE=")), "".join(("bmVh" * 10, "bmU=")))
+"""Public keys of others: 32 bytes each."""
+
+
+def test_wireguard_device_and_peers_are_made_changed_and_removed(world: World) -> None:
+    """A device with its key, peers with what is allowed from them; a peer that changes, moves a block, goes; then all of it."""
+    far, near = (WireguardPeerKey(key) for key in KEYS)
+    device = WireguardDevice(local=A("10.1.0.1"), public_key=world.wireguard_key(), port=51820, mtu_bytes=1440)
+    one = WireguardPeer(
+        endpoint=A("10.1.0.2"),
+        port=51820,
+        allowed=(P("10.1.0.2/32"), P("10.65.1.0/26"), P("fd65::/122")),
+        keepalive_s=5,
+    )
+    two = WireguardPeer(endpoint=A("fd01::2"), port=51821, allowed=(P("10.65.2.0/26"),))
+
+    async def scenario() -> None:
+        async with session(world) as s:
+            await s.apply((WIREGUARD, device), (far, one), (near, two))
+            assert {WIREGUARD: device, far: one, near: two} == s.target.actual
+            assert {
+                KEYS[0]: ("10.1.0.2/32", "10.65.1.0/26", "fd65::/122"),
+                KEYS[1]: ("10.65.2.0/26",),
+            } == world.wireguard_peers()
+            await s.until(lambda: any(isinstance(e, LinkChanged) and e.name == WIREGUARD_DEVICE for e in s.events))
+
+            less, more = replace(one, allowed=one.allowed[:1]), replace(two, allowed=(P("10.65.1.0/26"), *two.allowed))
+            await s.apply((far, less), (near, more))
+            assert {KEYS[0]: ("10.1.0.2/32",), KEYS[1]: ("10.65.1.0/26", "10.65.2.0/26")} == world.wireguard_peers()
+
+            await s.apply((far, None), (WIREGUARD, replace(device, mtu_bytes=1380)))
+            assert {WIREGUARD: replace(device, mtu_bytes=1380), near: more} == s.target.actual
+            assert {KEYS[1]} == set(world.wireguard_peers())
+            await s.settled()
+            assert [] == s.drift
+
+            await s.apply((near, None), (WIREGUARD, None))
+            assert {} == s.target.actual
+
+    world.run(scenario)
+
+
+def test_wireguard_is_found_again_after_a_restart(world: World) -> None:
+    """A next daemon finds the device and its peers as they are, a thousand allowed IPs too; one removed takes its peers along."""
+    far = WireguardPeerKey(KEYS[0])
+    device = WireguardDevice(local=A("10.1.0.1"), public_key=world.wireguard_key(), port=51820, mtu_bytes=1440)
+    blocks = tuple(Prefix.of(Address(A("10.65.0.0") + 64 * number), 26) for number in range(1000))
+    peer = WireguardPeer(endpoint=A("10.1.0.2"), port=51820, allowed=blocks)
+
+    async def scenario() -> None:
+        async with session(world) as s:
+            await s.apply((WIREGUARD, device), (far, peer))
+        async with session(world) as s:
+            assert {WIREGUARD: device, far: peer} == s.target.actual
+            assert 0 == await s.target.compare()
+
+            world.remove(WIREGUARD)
+            await s.until(lambda: {WIREGUARD, far} <= set(s.drift))
+            assert {} == s.target.actual
+            await s.apply((WIREGUARD, device), (far, peer))
+            assert {KEYS[0]: tuple(map(str, blocks))} == world.wireguard_peers()
 
     world.run(scenario)

@@ -120,7 +120,7 @@ BROKEN: list[tuple[Resource, list[str]]] = [
         [
             (
                 "metadata.annotations[bgpd.io/fallback]: must be None, or kinds in order of preference such as 'IPIP, VXLAN'"
-                ": 'none' is none of VXLAN, IPIP, and None stands alone"
+                ": 'none' is none of VXLAN, IPIP, WireGuard, and None stands alone"
             )
         ],
     ),

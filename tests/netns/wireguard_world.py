@@ -1,0 +1,179 @@
+"""Two nodes on a link, each with a daemon, a workload and a place of its own for the control socket of ``wireguard-go``; no routers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bgpd.sim.namespace import Namespace
+
+DEADLINE_S = 30.0
+POOL, POOL_V6 = "10.65.0.0/16", "fd65::/48"
+CONFIG = """
+[node]
+name = "{name}"
+address = "192.0.2.{number}/24"
+{more}
+asn = 6500{number}
+
+[store]
+url = "sqlite:///{folder}/store.db"
+
+[pool]
+cidr = "10.65.0.0/16"
+
+[fallback]
+kind = "{kind}"
+
+[speaker]
+runtime_dir = "{folder}/{name}/speaker"
+
+[api]
+socket = "{folder}/{name}/bgpd.sock"
+
+[wireguard]
+directory = "{folder}/{name}/wireguard"
+
+[log]
+format = "json"
+"""
+_PLACE = 'mkdir -p /run/wireguard && mount -t tmpfs none /run/wireguard && exec "$@"'
+"""Run a command with its own /run/wireguard: the control sockets of two nodes have the same name."""
+
+
+def private(*command: str) -> list[str]:
+    """Have *command* run where nobody else's control sockets are."""
+    return ["unshare", "--mount", "--propagation", "private", "sh", "-c", _PLACE, "sh", *command]
+
+
+class Node:
+    """Owns a namespace with an uplink (up0, 192.0.2.N) and a workload (in a namespace of its own), and the daemon in it."""
+
+    def __init__(self, number: int, folder: Path, *, kind: str, more: str = "") -> None:
+        self.name, self.number = f"node{number}", number
+        self.netns = Namespace(f"bgpdwg{os.getpid()}n{number}")
+        self.workload = Namespace(f"bgpdwg{os.getpid()}w{number}")
+        self.folder = folder / self.name
+        self.folder.mkdir()
+        self.config = self.folder / "bgpd.toml"
+        self.config.write_text(CONFIG.format(name=self.name, number=number, folder=folder, kind=kind, more=more))
+        self.log = self.folder / "log"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.netns.execute(
+            "sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1", "net.ipv4.conf.all.rp_filter=2"
+        )
+
+    def start(self) -> None:
+        """Start the daemon."""
+        command = private(sys.executable, "-m", "bgpd.cli.main", "run", "--config", str(self.config))
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(["ip", "netns", "exec", self.netns.name, *command], stderr=log)
+
+    def kill(self) -> None:
+        """End the daemon with SIGKILL; what it started goes on."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(DEADLINE_S)
+
+    def ask(self, *command: str) -> Any:
+        """Run a command of the daemon's; its JSON, or None while it is refused."""
+        line = [
+            sys.executable,
+            "-m",
+            "bgpd.cli.main",
+            *command,
+            "--socket",
+            str(self.folder / "bgpd.sock"),
+            "-o",
+            "json",
+        ]
+        done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=DEADLINE_S)
+        return json.loads(done.stdout) if done.returncode == 0 else None
+
+    def block(self, family: str = ".") -> str:
+        """Return the node's own block of the family whose addresses have *family* in them; empty while it has none."""
+        status = self.ask("status") or {"blocks_own": []}
+        return next((block for block in status["blocks_own"] if family in block), "")
+
+    def attach(self, address: str) -> None:
+        """Give the workload *address*, and the node the route to it, as a CNI plugin does."""
+        bits = 128 if ":" in address else 32
+        gateway = "fe80::1" if ":" in address else "169.254.1.1"
+        if not self.netns.attempt("link", "show", "cali0"):
+            self.netns.ip("link", "add", "cali0", "type", "veth", "peer", "name", "eth0", "netns", self.workload.name)
+            self.netns.ip("link", "set", "cali0", "up")
+            self.workload.ip("link", "set", "eth0", "up")
+            self.netns.ip("address", "add", "169.254.1.1/32", "dev", "cali0")
+            self.netns.ip("address", "add", "fe80::1/64", "dev", "cali0", "nodad")
+            self.workload.ip("route", "add", "169.254.1.1", "dev", "eth0")
+        self.workload.ip("address", "add", f"{address}/{bits}", "dev", "eth0", *(["nodad"] if bits == 128 else []))
+        if bits == 128:
+            self.workload.ip("-6", "route", "replace", "default", "via", gateway, "dev", "eth0")
+        elif not self.workload.attempt("route", "get", "192.0.2.99"):
+            self.workload.ip("route", "replace", "default", "via", gateway, "dev", "eth0")
+        self.netns.ip("route", "replace", f"{address}/{bits}", "dev", "cali0")
+
+    def counters(self, device: str) -> tuple[int, int]:
+        """Return the packets that a device has received and sent."""
+        (link,) = self.netns.ip_json("-s", "link", "show", "dev", device)
+        return link["stats64"]["rx"]["packets"], link["stats64"]["tx"]["packets"]
+
+    def close(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGKILL)
+            self.process.wait(DEADLINE_S)
+        self.netns.kill_all()
+        self.netns.close()
+        self.workload.close()
+
+
+TCP_BYTES = 3_000_000
+_SINK = """
+import socket
+family = socket.AF_INET6 if ":" in "{address}" else socket.AF_INET
+listener = socket.create_server(("{address}", 5000), family=family)
+print("listens", flush=True)
+stream, _ = listener.accept()
+taken = 0
+while part := stream.recv(65536):
+    taken += len(part)
+print(taken, flush=True)
+"""
+_SOURCE = """
+import socket
+with socket.create_connection(("{address}", 5000), timeout=20) as stream:
+    stream.sendall(bytes({count}))
+"""
+
+
+def transfer(source: Node, sink: Node, address: str) -> int:
+    """Send TCP_BYTES by TCP from one node's workload to the other's; returns how many arrived."""
+    with sink.workload.start(sys.executable, "-c", _SINK.format(address=address)) as server:
+        try:
+            assert server.stdout is not None
+            assert "listens" == server.stdout.readline().strip()
+            source.workload.execute(sys.executable, "-c", _SOURCE.format(address=address, count=TCP_BYTES))
+            return int(server.communicate(timeout=DEADLINE_S)[0])
+        finally:
+            server.kill()
+
+
+def ping(node: Node, target: str, *options: str) -> bool:
+    """Whether the node's workload gets two answers from *target*."""
+    command = ["ip", "netns", "exec", node.workload.name, "ping", "-c", "2", "-i", "0.2", "-W", "5", *options, target]
+    return subprocess.run(command, capture_output=True, check=False, timeout=60).returncode == 0
+
+
+def wait(condition: Callable[[], object], *nodes: Node) -> None:
+    """Poll until *condition* holds; fail with the daemons' logs."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, "\n".join(node.log.read_text()[-3000:] for node in nodes)
+        time.sleep(0.05)
