@@ -51,6 +51,9 @@ COMMANDS: Final = {
     "check": _Place("bgpd.cli.check", "check", "Check whether this host can do what is asked of it."),
     "config": _Place("bgpd.cli.config", "config", "Check and show the configuration."),
     "lab": _Place("bgpd.cli.lab", "lab", "Run a containerlab topology in network namespaces."),
+    "install": _Place(
+        "bgpd.cli.install", "install", "Install units, user, completion and manual page, or remove them."
+    ),
     "reload": _Place("bgpd.cli.reload", "reload", "Have the daemon load its configuration again."),
     "version": _Place("bgpd.cli.version", "version", "Show the version."),
 }
