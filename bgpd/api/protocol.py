@@ -8,8 +8,11 @@
 | ``POST /v1/refresh``, a `PeerRequest` | `DoneView`: the peer was asked to send everything again |
 | ``POST /v1/reset``, a `ResetRequest` | `DoneView`: the session was ended, to begin anew |
 | ``GET /v1/routes?prefix=PREFIX`` | list of `RouteView`; all without *prefix*, none where the prefix is unknown |
+| ``GET /v1/route-page?after=PREFIX&limit=ROWS&within=PREFIX&kind=KIND&node=NODE`` | `RoutePage` |
+| ``GET /v1/nodes`` | list of `NodeView`: this node, and how the others are reached |
 | ``GET /v1/explain?q=QUERY`` | `ExplainView` |
-| ``GET /v1/pools`` | list of `PoolView` |
+| ``GET /v1/pools?blocks=all`` or ``own`` | list of `PoolView`, with all blocks or those of this node |
+| ``GET /v1/stream`` (web page only) | server-sent events, each an `EventView` |
 | ``GET /v1/fib?prefix=PREFIX&status=STATUS&after=KEY&limit=ROWS`` | `FibPage`: routes in the kernel, a page of them |
 | ``GET /v1/fib/diff?limit=ROWS`` | `FibPage`: what a fresh reading of the kernel differs in from what is desired |
 | ``GET /v1/events?after=SEQUENCE&wait_s=SECONDS`` | list of `EventView` after that number; waits for one where there is none |
@@ -39,10 +42,13 @@ from bgpd.model.view import (
     ExplainView,
     FibPage,
     FibQuery,
+    NodeView,
     PeerRouteView,
     PeerView,
     PoolView,
     ReloadView,
+    RoutePage,
+    RouteQuery,
     RouteView,
     StatusView,
     Which,
@@ -54,6 +60,9 @@ PEER_ROUTES: Final = "/v1/peer-routes"
 REFRESH: Final = "/v1/refresh"
 RESET: Final = "/v1/reset"
 ROUTES: Final = "/v1/routes"
+ROUTE_PAGE: Final = "/v1/route-page"
+NODES: Final = "/v1/nodes"
+STREAM: Final = "/v1/stream"
 EXPLAIN: Final = "/v1/explain"
 POOLS: Final = "/v1/pools"
 FIB: Final = "/v1/fib"
@@ -197,7 +206,17 @@ class Views(Protocol):
         """Explain an address or a prefix; raises ValueError with the reason for anything else."""
         ...
 
-    def pools(self) -> list[PoolView]: ...
+    async def route_page(self, query: RouteQuery) -> RoutePage:
+        """Return a page of routes in order of prefixes; raises ValueError where the query cannot be understood."""
+        ...
+
+    def nodes(self) -> Iterator[NodeView]:
+        """Yield this node, then the others in order of names."""
+        ...
+
+    def pools(self, blocks: str = "all") -> list[PoolView]:
+        """Return every pool; *blocks* is ``all`` or ``own``; raises ValueError for anything else."""
+        ...
 
     async def fib(self, query: FibQuery) -> FibPage:
         """Return a page of our routes in the kernel; raises ValueError where the query cannot be understood."""

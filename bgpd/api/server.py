@@ -26,7 +26,7 @@ from aiohttp import web
 from bgpd.api import protocol
 from bgpd.model.drain import DrainRequest
 from bgpd.model.prefix import Prefix
-from bgpd.model.view import FibQuery, Which
+from bgpd.model.view import FibQuery, RouteQuery, Which
 
 BODY_LIMIT_BYTES = 4096
 """Of a request; an AssignRequest has at most about 600."""
@@ -93,23 +93,32 @@ class Server:
 
     def _application(self) -> web.Application:
         application = web.Application(client_max_size=BODY_LIMIT_BYTES, middlewares=[self._bound, _errors_as_json])
-        application.router.add_get(protocol.STATUS, self._status)
-        application.router.add_get(protocol.PEERS, self._peers)
-        application.router.add_get(protocol.PEER_ROUTES, self._peer_routes)
+        for path, handler in self.reading().items():
+            application.router.add_get(path, handler)
+        application.router.add_get(protocol.FIB_DIFF, self._fib_diff)
         application.router.add_post(protocol.REFRESH, self._refresh)
         application.router.add_post(protocol.RESET, self._reset)
-        application.router.add_get(protocol.ROUTES, self._routes)
-        application.router.add_get(protocol.EXPLAIN, self._explain)
-        application.router.add_get(protocol.POOLS, self._pools)
-        application.router.add_get(protocol.FIB, self._fib)
-        application.router.add_get(protocol.FIB_DIFF, self._fib_diff)
-        application.router.add_get(protocol.EVENTS, self._events)
         application.router.add_post(protocol.DRAIN, self._drain)
         application.router.add_post(protocol.UNDRAIN, self._undrain)
         application.router.add_post(protocol.RELOAD, self._reload)
         application.router.add_post(protocol.ROTATE_KEY, self._rotate_key)
         application.router.add_post(protocol.ASSIGN, self._assign)
         return application
+
+    def reading(self) -> dict[str, _Handler]:
+        """Return what only reads, and answers from memory, by path; the web page serves it, too."""
+        return {
+            protocol.STATUS: self._status,
+            protocol.PEERS: self._peers,
+            protocol.PEER_ROUTES: self._peer_routes,
+            protocol.ROUTES: self._routes,
+            protocol.ROUTE_PAGE: self._route_page,
+            protocol.NODES: self._nodes,
+            protocol.EXPLAIN: self._explain,
+            protocol.POOLS: self._pools,
+            protocol.FIB: self._fib,
+            protocol.EVENTS: self._events,
+        }
 
     @web.middleware
     async def _bound(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
@@ -175,6 +184,18 @@ class Server:
             return _error(400, str(defect))
         return await _answer_list(request, self._views.routes(prefix))
 
+    async def _route_page(self, request: web.Request) -> web.StreamResponse:
+        asked = {
+            name: value for name in RouteQuery.__struct_fields__ if (value := _parameter(request, name)) is not None
+        }
+        try:
+            return _answer(await self._views.route_page(msgspec.convert(asked, RouteQuery, strict=False)))
+        except (ValueError, msgspec.ValidationError) as defect:
+            return _error(400, str(defect))
+
+    async def _nodes(self, request: web.Request) -> web.StreamResponse:
+        return await _answer_rows(request, self._views.nodes())
+
     async def _explain(self, request: web.Request) -> web.StreamResponse:
         query = _parameter(request, "q")
         if query is None:
@@ -185,7 +206,10 @@ class Server:
             return _error(400, str(defect))
 
     async def _pools(self, request: web.Request) -> web.StreamResponse:
-        return await _answer_list(request, self._views.pools())
+        try:
+            return await _answer_list(request, self._views.pools(_parameter(request, "blocks") or "all"))
+        except ValueError as defect:
+            return _error(400, str(defect))
 
     async def _fib(self, request: web.Request) -> web.StreamResponse:
         asked = {name: value for name in FibQuery.__struct_fields__ if (value := _parameter(request, name)) is not None}

@@ -70,7 +70,7 @@ def findings(sections: Mapping[str, Section]) -> Iterator[Finding]:
             case MqttSection():
                 yield from _mqtt(section)
             case MetricsSection():
-                yield from _metrics(section)
+                yield from _http(path, section)
             case KernelSection():
                 yield from _kernel(section)
             case AnnounceSection():
@@ -128,19 +128,21 @@ def _kernel(kernel: KernelSection) -> Iterator[Finding]:
             yield f"kernel.source_{family.name.lower()}", f"must be an {family.name.replace('IPV', 'IPv')} address"
 
 
-def _metrics(metrics: MetricsSection) -> Iterator[Finding]:
-    if (metrics.user is None) != (metrics.password is None):
-        yield "metrics.user", "user and password go together"
-    if (metrics.certificate is None) != (metrics.key is None):
-        yield "metrics.certificate", "certificate and key go together"
-    if (
-        metrics.password is not None
-        and metrics.certificate is None
-        and str(metrics.address) not in {"127.0.0.1", "::1"}
-    ):
+def _http(name: str, section: MetricsSection) -> Iterator[Finding]:
+    if (section.user is None) != (section.password is None):
+        yield f"{name}.user", "user and password go together"
+    if (section.certificate is None) != (section.key is None):
+        yield f"{name}.certificate", "certificate and key go together"
+    here = str(section.address) in {"127.0.0.1", "::1"}
+    if section.password is not None and section.certificate is None and not here:
         yield (
-            "metrics.password",
+            f"{name}.password",
             "would go over the network unencrypted: give certificate and key, or listen on 127.0.0.1",
+        )
+    if name == "web" and section.port and section.password is None and not here:
+        yield (
+            "web.address",
+            "would show everything to everybody there: give user and password, with certificate and key, or listen on 127.0.0.1",
         )
 
 

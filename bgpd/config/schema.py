@@ -378,6 +378,10 @@ class MetricsSection(Section, frozen=True, kw_only=True):
         )
 
 
+class WebSection(MetricsSection, frozen=True, kw_only=True):
+    """The page for a browser; the options are those of the metrics."""
+
+
 class MqttSection(Section, frozen=True, kw_only=True):
     """The broker that is told what happens."""
 
@@ -458,6 +462,7 @@ class Config(Section, frozen=True, kw_only=True):
     state: StateSection = StateSection()
     api: ApiSection = ApiSection()
     metrics: MetricsSection = MetricsSection()
+    web: WebSection = WebSection()
     mqtt: MqttSection = MqttSection()
     log: LogSection = LogSection()
 

@@ -28,6 +28,7 @@ AT_START: Final[dict[str, frozenset[str]]] = {
     "speaker": ALL,  # a process that outlives the daemon
     "api": ALL,  # whoever asks for the reload asks there
     "state": ALL,
+    "web": ALL,  # a browser follows it
     "log": frozenset({"format"}),
 }
 """Keys, by section, whose change waits for the next start of the daemon, and why."""

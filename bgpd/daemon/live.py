@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from bgpd.adapters import log
 from bgpd.adapters.secrets import Unfit
-from bgpd.api.metrics import MetricsServer, Unusable
+from bgpd.api.endpoint import Unusable
+from bgpd.api.metrics import MetricsServer
 from bgpd.api.protocol import Refused
 from bgpd.config.schema import Config, LogLevel
 from bgpd.config.values import merged

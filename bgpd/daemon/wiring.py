@@ -40,7 +40,9 @@ from bgpd.adapters.store.watch import StoreSource
 from bgpd.adapters.systemd import Systemd
 from bgpd.adapters.unnumbered import Unnumbered
 from bgpd.adapters.wireguard_keys import WireguardKeys
-from bgpd.api.metrics import MetricsServer, Unusable
+from bgpd.api.endpoint import Unusable
+from bgpd.api.metrics import MetricsServer
+from bgpd.api.page import PageServer
 from bgpd.api.server import Server, SocketUnusable
 from bgpd.config.schema import Config, SpeakerMode
 from bgpd.core.explain import Explainer
@@ -214,6 +216,7 @@ class Daemon:
             rotate_key=self._wireguard.rotate,
         )
         server = Server(views, Path(self._config.api.socket))
+        page = self._page(server, views)
         source = StoreSource(self._store, self._heard_of_store, self._notice, self._configured.node.name)
         await self._drain.restore()  # before anything that leads to an announcement
         await self._inbox.put(self._configured)
@@ -221,7 +224,10 @@ class Daemon:
             # First of all: a second daemon on this host ends here, before it touches the kernel or the speaker.
             await server.start()
             await self._live.open()
+            if page is not None:
+                await page.start()
         except (SocketUnusable, Unusable) as error:
+            await self._live.close()
             await server.stop()
             raise Fatal(str(error)) from error
         try:
@@ -259,6 +265,8 @@ class Daemon:
         finally:
             await server.stop()
             await self._live.close()
+            if page is not None:
+                await page.stop()
             await self._bfd.stop(keep=self._attach)
             await self._speaker.stop()
             await self._store.close()
@@ -371,6 +379,13 @@ class Daemon:
             telling=self._teller,
             exporter=self._exporter,
         )
+
+    def _page(self, server: Server, views: DaemonViews) -> PageServer | None:
+        try:
+            endpoint = self._config.web.endpoint(self._passwords)
+        except Unfit as error:
+            raise Fatal(f"web: {error}") from error
+        return PageServer(endpoint, server, views) if endpoint is not None else None
 
     def _exporter(self, config: Config) -> MetricsServer | None:
         endpoint = config.metrics.endpoint(self._passwords)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -183,6 +183,47 @@ class RouteView(msgspec.Struct, frozen=True, kw_only=True):
     paths: tuple[PathView, ...] = ()
 
 
+class RouteQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Which routes to show."""
+
+    after: str | None = None
+    """Go on after this prefix: ``RoutePage.next`` of the page before."""
+    within: str | None = None
+    """Only prefixes inside of this one, or the one that covers this address best."""
+    kind: str | None = None
+    node: str | None = None
+    limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 50
+
+
+class RoutePage(msgspec.Struct, frozen=True, kw_only=True):
+    rows: tuple[RouteView, ...]
+    total: int
+    """Of rows that fit, on all pages."""
+    next: str | None
+    """Where the next page goes on; None: this is the last."""
+
+
+class NodeView(msgspec.Struct, frozen=True, kw_only=True):
+    """A node, and how it is reached from this one."""
+
+    name: str
+    asn: int | None
+    address: str
+    """Of IPv4, else of IPv6; empty where none is known."""
+    own: bool
+    """It is this one."""
+    alive: bool
+    """It keeps its lease in the store."""
+    path: str
+    """The worst way of its blocks: ``native``, ``direct``, ``tunnel``, ``fallback``, ``unreachable``, ``waiting``; empty: it has none."""
+    paths: dict[str, int]
+    """How many of its blocks and borrowed addresses go each way."""
+    via: tuple[str, ...]
+    """Legs of the worst way, each as ``GATEWAY dev DEVICE``."""
+    reason: str
+    since: float | None
+
+
 class StepView(msgspec.Struct, frozen=True):
     """One hop of a decision, in the order of architecture section 6."""
 
@@ -220,6 +261,8 @@ class PoolView(msgspec.Struct, frozen=True, kw_only=True):
     in_use: int
     free: int
     blocks: tuple[BlockView, ...]
+    blocks_count: int = 0
+    """Of all nodes, shown or not."""
 
 
 class FibStatus(StrEnum):

@@ -23,12 +23,15 @@ from bgpd.model.view import (
     FibQuery,
     FibRow,
     FibStatus,
+    NodeView,
     PathView,
     PeerRouteView,
     PeerView,
     PhaseView,
     PoolView,
     ReloadView,
+    RoutePage,
+    RouteQuery,
     RouteView,
     StatusView,
     StepView,
@@ -62,6 +65,40 @@ STATUS = StatusView(
     nodes_fallback=1,
     nodes_unreachable=0,
 )
+
+NODES = [
+    NodeView(
+        name="node1",
+        asn=65101,
+        address="10.0.0.1",
+        own=True,
+        alive=True,
+        path="",
+        paths={},
+        via=(),
+        reason="",
+        since=None,
+    ),
+    *(
+        NodeView(
+            name=f"node{number}",
+            asn=65100 + number,
+            address=f"10.0.0.{number}",
+            own=False,
+            alive=path != "unreachable",
+            path=path,
+            paths={path: number},
+            via=via,
+            reason=reason,
+            since=SINCE,
+        )
+        for number, path, via, reason in (
+            (2, "native", ("10.1.1.1 dev eth1",), "BGP has a usable path"),
+            (3, "fallback", ("10.0.0.3 dev vxlan.bgpd",), "no usable BGP path <b>here</b>"),
+            (4, "unreachable", (), "its lease has ended"),
+        )
+    ),
+]
 
 PEERS = [
     PeerView(
@@ -346,9 +383,23 @@ class FakeViews:
             raise ValueError(f"{query!r} is neither an address nor a prefix") from defect
         return EXPLAIN
 
-    def pools(self) -> list[PoolView]:
+    def pools(self, blocks: str = "all") -> list[PoolView]:
         """Answer with the pools held."""
+        if blocks not in {"all", "own"}:
+            raise ValueError(f"blocks is all or own, not {blocks!r}")
         return self.pools_held
+
+    def nodes(self) -> Iterator[NodeView]:
+        """Yield the nodes above."""
+        return iter(NODES)
+
+    async def route_page(self, query: RouteQuery) -> RoutePage:
+        """Answer with the routes held, in order, as many as asked for after the one asked for."""
+        rows = self.routes(None)
+        at = 0 if query.after is None else next(n for n, row in enumerate(rows, 1) if row.prefix == query.after)
+        page = rows[at : at + query.limit]
+        more = at + query.limit < len(rows)
+        return RoutePage(rows=tuple(page), total=len(rows), next=page[-1].prefix if more else None)
 
     async def fib(self, query: FibQuery) -> FibPage:
         """Answer with the page above; the query is kept."""

@@ -16,7 +16,8 @@ import pytest
 
 from bgpd.adapters.prometheus import Endpoint
 from bgpd.adapters.secrets import Password
-from bgpd.api.metrics import MetricsServer, Unusable
+from bgpd.api.endpoint import Unusable
+from bgpd.api.metrics import MetricsServer
 from tests.adapters.store.etcd_server import Certificates
 
 pytestmark = pytest.mark.adapter

@@ -234,6 +234,7 @@ def test_the_example_holds_and_shows_each_default():
         as_shown["store"].pop(key)
     for key in ("certificate", "key", "user", "password"):
         as_shown["metrics"].pop(key)
+        as_shown["web"].pop(key)
     for key in ("host", "port", "user", "password", "ca", "certificate", "key"):
         as_shown["mqtt"].pop(key)
     for key in ("vrf", "source_ipv4", "source_ipv6"):
