@@ -93,6 +93,7 @@ def _demand(config: Config | None, socket: Path) -> Demand:
         ipv6=ipv6 or any(pool.family is Family.IPV6 for pool in pools),
         tunnels=tuple(sorted(tunnels)),
         pools=tuple(sorted(pools)),
+        rule_priority=0 if config is None else config.kernel.rule_priority,
     )
 
 

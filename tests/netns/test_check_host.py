@@ -121,6 +121,30 @@ def test_other_owners_are_found(space: Namespace, config: Path) -> None:
     assert "another marks 1 routes and 1 nexthops with it (such as route 198.51.100.0/24)" in marked["text"]
 
 
+def test_a_table_that_no_rule_leads_to_is_found(space: Namespace, config: Path) -> None:
+    """Routes in a table of our own are of no use without a rule: it is an error that says both ways to mend it; either mends it."""
+    space.execute("sysctl", "-qw", "net.ipv4.ip_forward=1")
+    config.write_text(CONFIG + "[kernel]\ntable = 1000\n")
+    before = check(space, config, "-o", "json")
+
+    assert 1 == before.returncode
+    found = findings(before)["rules of ipv4"]
+    assert ("error", "none leads to table 1000 (kernel.table): no packet takes our routes") == (
+        found["level"],
+        found["text"],
+    )
+    assert "kernel.rule_priority = 1000 in bgpd.toml, or ip -4 rule add priority 1000 table 1000" == found["mend"]
+
+    space.ip("rule", "add", "priority", "900", "table", "1000")
+    assert (
+        "a rule of priority 900 leads to table 1000"
+        == findings(check(space, config, "-o", "json"))["rules of ipv4"]["text"]
+    )
+    space.ip("rule", "delete", "priority", "900")
+    config.write_text(CONFIG + "[kernel]\ntable = 1000\nrule_priority = 800\n")
+    assert "ok" == findings(check(space, config, "-o", "json"))["rules of ipv4"]["level"]
+
+
 def test_kinds_that_the_kernel_lacks_are_named(space: Namespace, config: Path) -> None:
     """A kind of link that the kernel has not is said with the module to load; only one that is needed is an error."""
     space.execute("sysctl", "-qw", "net.ipv4.ip_forward=1")

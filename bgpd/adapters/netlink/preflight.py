@@ -26,7 +26,7 @@ from bgpd.adapters.netlink.encode import NexthopEntry, RouteEntry
 from bgpd.adapters.netlink.options import KernelOptions
 from bgpd.adapters.netlink.protocols import owner_of
 from bgpd.adapters.netlink.socket import NetlinkSocket
-from bgpd.model.forwarding import NEXTHOP_ID_FIRST, NEXTHOP_ID_LAST
+from bgpd.model.forwarding import MAIN_TABLE, NEXTHOP_ID_FIRST, NEXTHOP_ID_LAST
 from bgpd.model.prefix import Family, Prefix
 
 SYSCTL: Final = Path("/proc/sys")
@@ -71,6 +71,8 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
     tunnels: tuple[str, ...]
     """Of KINDS, those that are configured: without them it is an error."""
     pools: tuple[Prefix, ...]
+    rule_priority: int = 0
+    """Of the rules that the daemon makes for a table of its own; 0: none."""
 
 
 async def look(demand: Demand) -> list[Finding]:
@@ -231,6 +233,7 @@ async def _kernel(demand: Demand) -> list[Finding]:
             routes += await socket.dump(
                 encode.dump_routes(family), lambda _, data, start, end: encode.decode_route(data, start, end)
             )
+        table = await _table(socket, demand)
     finally:
         socket.close()
     ids = set() if nexthops is None else {entry.id for entry in nexthops if _ours(entry, demand.options.protocol)}
@@ -238,6 +241,7 @@ async def _kernel(demand: Demand) -> list[Finding]:
         *_objects(nexthops),
         _same_mark(nexthops or [], routes, demand.options.protocol, ids),
         _same_prefixes(routes, demand),
+        *table,
     ]
 
 
@@ -251,6 +255,28 @@ async def _nexthops(socket: NetlinkSocket) -> list[NexthopEntry] | None:
         if error.errno in {errno.EOPNOTSUPP, errno.EINVAL}:
             return None
         raise
+
+
+async def _table(socket: NetlinkSocket, demand: Demand) -> list[Finding]:
+    """Say whether a rule leads to a table of our own; nothing where ours are in the main table, or in a VRF's."""
+    table = demand.options.table
+    if table in {MAIN_TABLE, demand.options.resolve_table}:
+        return []
+    found: list[Finding] = []
+    for family in Family if demand.ipv6 else (Family.IPV4,):
+        rules = await socket.dump(
+            encode.dump_rules(family), lambda _, data, start, end: encode.decode_rule(data, start, end)
+        )
+        leading = [rule.priority for rule in rules if rule.table == table]
+        subject = f"rules of {family}"
+        if leading or demand.rule_priority:
+            whose = f"a rule of priority {min(leading)}" if leading else "the daemon will make a rule that"
+            found.append(Finding(subject=subject, level=Level.OK, text=f"{whose} leads to table {table}"))
+            continue
+        text = f"none leads to table {table} (kernel.table): no packet takes our routes"
+        mend = f"kernel.rule_priority = 1000 in bgpd.toml, or ip -{family.value} rule add priority 1000 table {table}"
+        found.append(Finding(subject=subject, level=Level.ERROR, text=text, mend=mend))
+    return found
 
 
 def _objects(nexthops: list[NexthopEntry] | None) -> list[Finding]:
