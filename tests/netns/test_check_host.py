@@ -15,7 +15,7 @@ import pytest
 from bgpd.sim.namespace import Namespace
 from tests.netns.kernel_world import DEADLINE_S, make_space
 
-pytestmark = [pytest.mark.netns, pytest.mark.vm]
+pytestmark = pytest.mark.netns
 
 CONFIG = """
 [node]
@@ -54,6 +54,7 @@ def findings(done: subprocess.CompletedProcess[str]) -> dict[str, dict[str, Any]
     return {finding["subject"]: finding for finding in json.loads(done.stdout)["findings"]}
 
 
+@pytest.mark.vm
 def test_settings_are_found_and_fixed(space: Namespace, config: Path) -> None:
     """No forwarding and a strict filter are errors; ``--fix`` sets them, says so, and how to keep them; then all is good."""
     space.execute("sysctl", "-qw", "net.ipv4.conf.up1.rp_filter=1")
@@ -145,6 +146,7 @@ def test_a_table_that_no_rule_leads_to_is_found(space: Namespace, config: Path) 
     assert "ok" == findings(check(space, config, "-o", "json"))["rules of ipv4"]["level"]
 
 
+@pytest.mark.vm
 def test_kinds_that_the_kernel_lacks_are_named(space: Namespace, config: Path) -> None:
     """A kind of link that the kernel has not is said with the module to load; only one that is needed is an error."""
     space.execute("sysctl", "-qw", "net.ipv4.ip_forward=1")

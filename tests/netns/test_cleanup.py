@@ -30,7 +30,7 @@ from bgpd.model.prefix import Family
 from bgpd.sim.namespace import Namespace
 from tests.netns.kernel_world import DEADLINE_S, LEGS, A, P, blocks, keeping, make_space, through
 
-pytestmark = [pytest.mark.netns, pytest.mark.vm]
+pytestmark = pytest.mark.netns
 
 DEVICE = DeviceKey("vxlan.bgpd")
 OURS: dict[KernelKey, KernelValue] = {
@@ -96,6 +96,7 @@ def cleanup(space: Namespace, *options: str) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=DEADLINE_S, env=environment)
 
 
+@pytest.mark.vm
 def test_all_that_is_ours_goes_and_nothing_else(space: Namespace) -> None:
     """Rules, routes of every form, groups, nexthops, and our link with what is on it are removed and named; others' stay."""
     before = fill(space)

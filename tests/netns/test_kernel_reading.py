@@ -20,7 +20,7 @@ from tests.netns.test_netlink_kernel import DEVICE, VXLAN, Opened, anonymous, fr
 
 pytestmark = [pytest.mark.netns, pytest.mark.vm]
 
-MANY = 1500
+MANY = 800
 """Nexthops, and addresses, of others: more than fit one read of a dump."""
 
 

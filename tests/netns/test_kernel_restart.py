@@ -23,9 +23,9 @@ from bgpd.model.prefix import Address, Prefix
 from bgpd.sim.namespace import Namespace
 from tests.netns.kernel_world import listens
 from tests.netns.test_daemon import DEADLINE_S, Host, wait
-from tests.vm.patience import fewer
+from tests.vm.patience import PATIENCE, fewer
 
-pytestmark = [pytest.mark.netns, pytest.mark.vm, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.netns, pytest.mark.vm, pytest.mark.timeout(300 * PATIENCE)]
 
 ROUTES = int(os.environ.get("KERNEL_ROUTES", "0")) or fewer(1000)
 TARGET = "10.200.0.1"

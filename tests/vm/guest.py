@@ -11,6 +11,8 @@ from typing import Any, Final
 import pytest
 
 SHARED: Final = Path("/run/vm")
+LONGEST_S: Final = 600
+"""Longest time of a test that says nothing else (seconds)."""
 
 
 class Reporter:
@@ -35,7 +37,8 @@ def main(shard: str) -> None:
     tests = (SHARED / f"tests.{shard}").read_text().splitlines()
     target = os.open(SHARED / "reports", os.O_WRONLY | os.O_APPEND)
     pytest.main(
-        ["-q", "--color=no", "-p", "no:cacheprovider", "-p", "pytest_timeout", *tests], plugins=[Reporter(target)]
+        ["-q", "--color=no", "-p", "no:cacheprovider", "-p", "pytest_timeout", f"--timeout={LONGEST_S}", *tests],
+        plugins=[Reporter(target)],
     )
 
 
