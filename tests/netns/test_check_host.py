@@ -69,6 +69,9 @@ def test_settings_are_found_and_fixed(space: Namespace, config: Path) -> None:
     assert "ok" == found["vxlan links"]["level"]
     assert "ok" == found["other routing daemons"]["level"]
     assert "net.ipv4.conf.up0.rp_filter" not in found
+    assert "sysctl -w net.ipv4.fib_multipath_hash_policy=1" == found["net.ipv4.fib_multipath_hash_policy"]["mend"]
+    assert "the monitor may have its 64 MB anyway" in found["net.core.rmem_max"]["text"]
+    assert {"ok", "warning"} >= {found[f"{kind} links"]["level"] for kind in ("ipip", "wireguard")}
 
     fixed = check(space, config, "--fix")
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from bgpd.adapters.netlink.encode import Resilience
-from bgpd.adapters.netlink.options import DEFAULTS, KernelOptions
+from bgpd.adapters.netlink.options import DEFAULTS, KernelOptions, NexthopObjects
 from bgpd.adapters.netlink.routes import RESYNC_GAP_S, Kernel
 from bgpd.model.event import Event, ForeignRouteChanged, ForeignRouteRemoved, LinkChanged
 from bgpd.model.forwarding import (
@@ -492,6 +492,46 @@ def test_mirror_is_true_after_chaos(space: Namespace, seed: int) -> None:
     space.run(scenario)
 
 
+def test_a_device_that_vanishes_under_a_batch_is_that_legs_failure(
+    space: Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is on a device that has gone a moment ago, or is down, fails with the kernel's reason; all else of the batch is made."""
+    block, strange = RouteKey(P("10.65.1.0/26")), GroupKey("strange")
+
+    async def deaf() -> None: ...
+
+    async def scenario() -> None:
+        async with opened(running=False) as made:
+            monkeypatch.setattr(made.kernel, "_catch_up", deaf)
+            wanted = [*((leg, Present()) for leg in LEGS), (strange, Group(LEGS[1:])), (NODE, Group(LEGS[:1]))]
+            space.ip("link", "set", "up1", "down")
+            failed = await made.kernel.apply([*wanted, (block, VIA_NODE)])
+            assert set(failed) == {LEGS[1], strange}
+            assert failed[LEGS[1]].startswith("ENETDOWN: Network is down")
+
+            space.ip("link", "delete", "up1")
+            failed = await made.kernel.apply(wanted)
+            assert set(failed) == {LEGS[1], strange}
+            assert failed[LEGS[1]].startswith("EINVAL: Invalid argument (Invalid device index)")
+            assert made.kernel.actual == {LEGS[0]: Present(), NODE: Group(LEGS[:1]), block: VIA_NODE}
+
+        async with opened(running=False, options=KernelOptions(objects=NexthopObjects.OFF)) as made:
+            monkeypatch.setattr(made.kernel, "_catch_up", deaf)
+            await made.apply((Leg("up0"), Present()), (strange, Group((Leg("up0"),))))
+            space.ip("link", "delete", "up0")
+            drop = RouteKey(P("10.65.2.0/26"))
+            failed = await made.kernel.apply(
+                [
+                    (RouteKey(P("10.65.3.0/26")), KernelRoute(RouteKind.UNICAST, strange)),
+                    (drop, KernelRoute(RouteKind.BLACKHOLE)),
+                ]
+            )
+            assert list(failed.values()) == ["ENODEV: No such device"]
+            assert drop in made.kernel.actual
+
+    space.run(scenario)
+
+
 def test_options_of_a_route_are_in_the_kernel(space: Namespace) -> None:
     """Table, metric, source address, MTU, weights and a gateway of the other family are what ``ip`` shows."""
     key = RouteKey(P("10.65.1.0/26"), 1000, 512)
@@ -508,6 +548,7 @@ def test_options_of_a_route_are_in_the_kernel(space: Namespace) -> None:
     (route,) = space.ip_json("-d", "route", "show", "table", "1000", "proto", "179")
     assert (route["dst"], route["metric"], route["prefsrc"]) == ("10.65.1.0/26", 512, "10.1.0.1")
     assert route["metrics"] == [{"mtu": 1400}]
+    assert "realm" not in str(route)
     (first, second) = route["nexthops"]
     assert (first["gateway"], first["weight"]) == ("10.1.0.2", 2)
     assert (second["via"], second["weight"]) == ({"family": "inet6", "host": "fd02::2"}, 5)
