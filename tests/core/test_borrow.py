@@ -136,11 +136,11 @@ def test_a_block_of_one_address_that_is_borrowed_has_one_announcer() -> None:
 
 
 def test_own_blocks_of_ipv6_are_dropped_and_announced_and_others_go_by_bgp() -> None:
-    """IPv6 blocks are aggregates and blackholes of their owner; a remote one is reached by BGP, and by no IPv4 tunnel."""
+    """IPv6 blocks are aggregates and blackholes of their owner; a remote one without a tunnel is reached by BGP alone."""
     mine, theirs = w.P("fd00::/122"), w.P("fd00::40/122")
     both = (Family.IPV4, Family.IPV6)
     peers = tuple(msgspec.structs.replace(peer, families=both) for peer in (w.peer(1), w.peer(2)))
-    pool = ev.PoolChanged(Pool(name="v6", cidr=w.P("fd00::/112"), block_size=122))
+    pool = ev.PoolChanged(Pool(name="v6", cidr=w.P("fd00::/112"), block_size=122, fallback=()))
     pipeline = w.feed(Pipeline(), [msgspec.structs.replace(w.CONFIGURED, peers=peers), *w.whole()[1:]])
     for peer in peers:
         w.feed(pipeline, [ev.EndOfRib(peer.address, Family.IPV6)])
@@ -149,7 +149,7 @@ def test_own_blocks_of_ipv6_are_dropped_and_announced_and_others_go_by_bgp() -> 
     assert mine in announced(pipeline)
     assert BLACKHOLE == kernel_route(pipeline, mine)
     assert KernelRoute(RouteKind.UNREACHABLE) == kernel_route(pipeline, theirs)
-    assert "this node has no IPv6 tunnel" in pipeline.forwarder.reached[theirs].reason
+    assert "the pool allows none" in pipeline.forwarder.reached[theirs].reason
 
     w.feed(pipeline, [w.learned(w.TOR1, theirs)], now=1000.0)
     w.feed(pipeline, [ev.Tick()], now=2000.0)
