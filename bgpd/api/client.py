@@ -19,6 +19,7 @@ import msgspec
 
 from bgpd.api import protocol
 from bgpd.model.drain import DrainRequest
+from bgpd.model.overlay import ForceRequest, OverlayView, ProbeRequest, ProbeView
 from bgpd.model.prefix import Prefix
 from bgpd.model.telling import EventView
 from bgpd.model.view import (
@@ -113,6 +114,18 @@ class Client:
     def events(self, after: int = 0, wait_s: float = 0.0) -> list[EventView]:
         """Return the events after that number; where there is none, wait so long for one, at most EVENTS_WAIT_LIMIT_S."""
         return self._get(protocol.EVENTS, list[EventView], after=str(after), wait_s=str(wait_s))
+
+    def overlay(self, node: str | None = None) -> list[OverlayView]:
+        """Return all remote nodes, or one; raises BadRequest for an unknown one."""
+        return self._get(protocol.OVERLAY, list[OverlayView], **({} if node is None else {"node": node}))
+
+    def overlay_test(self, asked: ProbeRequest) -> list[ProbeView]:
+        """Have a node probed by each way; raises protocol.Refused, or BadRequest for an unknown one."""
+        return self._decode(self._request("POST", protocol.OVERLAY_TEST, msgspec.json.encode(asked)), list[ProbeView])
+
+    def overlay_force(self, asked: ForceRequest) -> None:
+        """Force the way to a node; raises as :meth:`overlay_test`."""
+        self._post(protocol.OVERLAY_FORCE, asked)
 
     def routes(self, prefix: Prefix | None = None) -> list[RouteView]:
         """Return all routes, or the one of exactly *prefix* (an empty list where there is none)."""

@@ -20,6 +20,9 @@
 | ``POST /v1/undrain``, an `UndrainRequest` | `DoneView`: all is announced again |
 | ``POST /v1/reload``, a `ReloadRequest` | `ReloadView`; 409 with all that is wrong, and nothing has changed |
 | ``POST /v1/wireguard/rotate-key`` | `WireguardKeyView`: the key was changed, and the other nodes were told |
+| ``GET /v1/overlay?node=NODE`` | list of `OverlayView`; all without *node* |
+| ``POST /v1/overlay/test``, a `ProbeRequest` | list of `ProbeView`, once the probes were waited for |
+| ``POST /v1/overlay/force``, a `ForceRequest` | `DoneView`: traffic to the node goes that way |
 | ``POST /v1/assign``, an `AssignRequest` | `AssignView` |
 
 Every error is an `ErrorView`: 400 the request is bad, 404 there is no such path, 409 the daemon refuses with a reason,
@@ -36,6 +39,7 @@ from typing import Annotated, Final, Protocol
 import msgspec
 
 from bgpd.model.drain import DrainRequest
+from bgpd.model.overlay import ForceRequest, OverlayView, ProbeRequest, ProbeView
 from bgpd.model.prefix import Prefix
 from bgpd.model.telling import EventView
 from bgpd.model.view import (
@@ -71,6 +75,9 @@ EVENTS: Final = "/v1/events"
 DRAIN: Final = "/v1/drain"
 RELOAD: Final = "/v1/reload"
 UNDRAIN: Final = "/v1/undrain"
+OVERLAY: Final = "/v1/overlay"
+OVERLAY_TEST: Final = "/v1/overlay/test"
+OVERLAY_FORCE: Final = "/v1/overlay/force"
 ASSIGN: Final = "/v1/assign"
 ROTATE_KEY: Final = "/v1/wireguard/rotate-key"
 
@@ -158,7 +165,7 @@ class Refused(Exception):  # noqa: N818 - named for what the caller is told
 
 
 class Views(Protocol):
-    """What the daemon shows. All but :meth:`assign`, :meth:`events` and :meth:`fib_diff` answer from memory."""
+    """What the daemon shows. All but :meth:`assign`, :meth:`events`, :meth:`fib_diff` and those of the overlay answer from memory."""
 
     def status(self) -> StatusView: ...
 
@@ -196,6 +203,18 @@ class Views(Protocol):
 
     async def undrain(self) -> None:
         """Announce everything again; raises Refused as :meth:`drain` does."""
+        ...
+
+    async def overlay(self, node: str | None) -> list[OverlayView]:
+        """Return every remote node, or the one of that name; raises ValueError where there is none."""
+        ...
+
+    async def overlay_test(self, asked: ProbeRequest) -> list[ProbeView]:
+        """Probe a node by each way; raises Refused, ValueError for an unknown one."""
+        ...
+
+    async def overlay_force(self, asked: ForceRequest) -> None:
+        """Force the way to a node; raises Refused, ValueError for an unknown one."""
         ...
 
     def routes(self, prefix: Prefix | None) -> list[RouteView]:

@@ -25,6 +25,7 @@ from aiohttp import web
 
 from bgpd.api import protocol
 from bgpd.model.drain import DrainRequest
+from bgpd.model.overlay import ForceRequest, ProbeRequest
 from bgpd.model.prefix import Prefix
 from bgpd.model.view import FibQuery, RouteQuery, Which
 
@@ -102,6 +103,9 @@ class Server:
         application.router.add_post(protocol.UNDRAIN, self._undrain)
         application.router.add_post(protocol.RELOAD, self._reload)
         application.router.add_post(protocol.ROTATE_KEY, self._rotate_key)
+        application.router.add_get(protocol.OVERLAY, self._overlay)
+        application.router.add_post(protocol.OVERLAY_TEST, self._overlay_test)
+        application.router.add_post(protocol.OVERLAY_FORCE, self._overlay_force)
         application.router.add_post(protocol.ASSIGN, self._assign)
         return application
 
@@ -175,6 +179,24 @@ class Server:
             return _error(400, str(defect))
         except protocol.Refused as refusal:
             return _error(409, refusal.reason)
+
+    async def _overlay(self, request: web.Request) -> web.StreamResponse:
+        try:
+            return await _answer_list(request, await self._views.overlay(_parameter(request, "node")))
+        except ValueError as defect:
+            return _error(400, str(defect))
+
+    async def _overlay_test(self, request: web.Request) -> web.StreamResponse:
+        try:
+            views = await self._views.overlay_test(msgspec.json.decode(await request.read(), type=ProbeRequest))
+        except (msgspec.DecodeError, ValueError) as defect:
+            return _error(400, str(defect))
+        except protocol.Refused as refusal:
+            return _error(409, refusal.reason)
+        return await _answer_list(request, views)
+
+    async def _overlay_force(self, request: web.Request) -> web.StreamResponse:
+        return await _ordered(request, ForceRequest, self._views.overlay_force)
 
     async def _routes(self, request: web.Request) -> web.StreamResponse:
         text = _parameter(request, "prefix")

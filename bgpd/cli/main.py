@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "reset": _Place("bgpd.cli.peers", "reset", "End a session, to begin a new one."),
     "routes": _Place("bgpd.cli.routes", "routes", "Show how prefixes are reached, or all paths of one."),
     "fib": _Place("bgpd.cli.fib", "fib", "Show our routes in the kernel, and what differs in it."),
+    "overlay": _Place("bgpd.cli.overlay", "overlay", "Show how other nodes are reached; probe, or force a way."),
     "explain": _Place("bgpd.cli.routes", "explain", "Explain how an address or prefix is reached, and why."),
     "events": _Place("bgpd.cli.events", "events", "Show what happened, and follow what happens."),
     "drain": _Place("bgpd.cli.drain", "drain", "Lead traffic around this node, then withdraw all it announces."),

@@ -9,6 +9,7 @@ import click
 
 from bgpd.cli.options import asking, asks, output
 from bgpd.cli.render import BAD, GOOD, WARN, Cell, Column, Styled, Table, age, show, show_json
+from bgpd.model.overlay import ForceView
 from bgpd.model.view import DrainView, PhaseView, StatusView
 
 
@@ -41,6 +42,8 @@ def status_table(view: StatusView, now: float) -> Table:
     ]
     if view.drain is not None:
         rows.append(("drain", drain_text(view.drain, now)))
+    if view.forced:
+        rows.append(("forced", tuple(f"{each.node}: {force_text(each, now)}" for each in view.forced)))
     return Table((Column(""), Column("")), rows)
 
 
@@ -55,6 +58,13 @@ def drain_text(drain: DrainView, now: float) -> Styled:
         f"draining for {age(drain.since, now)}: {rate}, waiting for fewer than {drain.below_pps} or {left} s more{kept}",
         WARN,
     )
+
+
+def force_text(force: ForceView, now: float) -> str:
+    """Say which way is forced, and for how long still."""
+    if force.until is None:
+        return f"{force.path}, until `bgpd overlay force {force.node} auto`"
+    return f"{force.path} for {max(0, round(force.until - now))} s more"
 
 
 def _phase(phase: PhaseView, now: float) -> Styled:

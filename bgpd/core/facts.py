@@ -15,6 +15,7 @@ from bgpd.model.event import Options
 from bgpd.model.felix import DEFAULT, NODE, NOTHING_SAID, FelixConfiguration
 from bgpd.model.health import StaticPrefix
 from bgpd.model.node import Node
+from bgpd.model.overlay import Path
 from bgpd.model.peer import MaxPrefix, Notification, Peer, SessionOpen
 from bgpd.model.pool import Affinity, AffinityState, Block, Pool
 from bgpd.model.prefix import Address, Family, Prefix
@@ -75,6 +76,8 @@ class Facts:
     """Peers by the filters that they name, missing ones too."""
     gateways: dict[Address, Address] = field(default_factory=dict)
     """Peers that are reached by a gateway (reachableBy)."""
+    forced: dict[str, Path] = field(default_factory=dict)
+    """Nodes whose way an operator has said."""
     limits: dict[Address, Limit] = field(default_factory=dict)
     log_level: str = ""
     """As BGPConfiguration says; empty: it says nothing."""

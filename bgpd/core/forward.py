@@ -20,7 +20,7 @@ from bgpd.core.overlay.choose import Choice, How, Situation, choose
 from bgpd.core.overlay.kind import Here, Kind, There
 from bgpd.core.overlay.restore import Restore
 from bgpd.core.overlay.ways import Ways
-from bgpd.core.rib.adj_in import Path
+from bgpd.core.rib import adj_in
 from bgpd.core.rib.bandwidth import shares
 from bgpd.core.rib.decision import Selection
 from bgpd.core.rib.policy import Exportable, Source
@@ -29,6 +29,7 @@ from bgpd.core.survive import Survivors
 from bgpd.model.felix import NOTHING_SAID
 from bgpd.model.forwarding import DeviceKey, Group, GroupKey, KernelKey, KernelRoute, KernelValue, Leg, RouteKind
 from bgpd.model.node import Node
+from bgpd.model.overlay import Path
 from bgpd.model.pool import BlockClaim, BlockRelease, Fallback, Pool
 from bgpd.model.prefix import Address, Family, Prefix
 
@@ -48,6 +49,15 @@ class Reached(msgspec.Struct, frozen=True, cache_hash=True):
     """What is wanted of the kernel for it, where that is a remote node's."""
 
 
+class Candidate(msgspec.Struct, frozen=True):
+    """A way to a node: its legs, and what is in its way."""
+
+    path: str
+    legs: tuple[Leg, ...]
+    """Empty if it cannot be used."""
+    reason: str
+
+
 @dataclass(slots=True)
 class _Remote:
     """What this stage installed for one node."""
@@ -65,7 +75,7 @@ class _Alike:
     pool: Pool | None
     selection: Selection | None
     """With a usable path for the blocks, or for an aggregate above them."""
-    refused: tuple[tuple[Path, str], ...]
+    refused: tuple[tuple[adj_in.Path, str], ...]
     """Where there is none: the paths that are ineligible, and why."""
     same_subnet: bool
     direct: tuple[Leg, ...]
@@ -388,6 +398,8 @@ class Forwarder:
         kind, mode = kinds.of_pool(facts.pool, self._felix, encrypts=encrypts)
         tunnel, tunnel_reason = self._tunnel(block, node, kind) if kind is not None else ((), "")
         fallback, fallback_reason = self._preferred(block, node, self._fallback(facts.pool))
+        forced = state.facts.forced.get(node.name, Path.AUTO) if node is not None else Path.AUTO
+        forced_tunnel, forced_reason = self._forced(block, node, forced)
         return choose(
             Situation(
                 mode=mode,
@@ -401,9 +413,47 @@ class Forwarder:
                 tunnel_reason=tunnel_reason,
                 fallback=fallback,
                 fallback_reason=fallback_reason,
+                forced=forced,
+                forced_tunnel=forced_tunnel,
+                forced_reason=forced_reason,
                 decided=state.decided,
             )
         )
+
+    def _forced(self, block: Prefix, node: Node | None, path: Path) -> tuple[tuple[Leg, ...], str]:
+        """Return the leg of the kind that an operator has forced; or none, and why."""
+        if path in (Path.AUTO, Path.NATIVE):
+            return (), ""
+        kind = kinds.BY_PATH.get(path)
+        return self._tunnel(block, node, kind) if kind is not None else ((), f"there are no tunnels by {path} here")
+
+    def candidates(self, name: str) -> list[Candidate]:
+        """Return every way to a node, as it is for the first of its blocks. O(its blocks)."""
+        facts = self._state.facts
+        node = facts.nodes.get(name)
+        blocks = sorted(facts.blocks_of.get(name, ())) or sorted(facts.borrowed_of.get(name, ()))
+        if blocks:
+            block, selection = blocks[0], self._selected(blocks[0])
+        elif node is not None and node.ipv4_address is not None:
+            block, selection = Prefix.of(node.ipv4_address, 32), None
+        else:
+            return []
+        legs = self._legs(selection) if selection is not None else ()
+        refused = self._state.ineligible.get(block, ())
+        why = "; ".join(sorted({reason for _, reason in refused})) or "no BGP peer announces it"
+        same_subnet, direct = self._direct(node, block.family)
+        found = [Candidate(Path.NATIVE, legs, "" if legs else why if blocks else "the node has no block")]
+        if same_subnet:
+            found.append(Candidate("direct", direct, "" if direct else "the node's address is not on link"))
+        pool = facts.pool_of(block)
+        encrypts = wireguard.enabled(self._felix, block.family) and self._encrypts(block, node)
+        wanted, _ = kinds.of_pool(pool, self._felix, encrypts=encrypts)
+        for kind in kinds.KINDS:
+            leg, reason = self._tunnel(block, node, kind)
+            if leg and kind is not wanted and kind.name not in self._fallback(pool):
+                reason = "the pool does not allow it: only by force"
+            found.append(Candidate(kind.name.value.lower(), leg, reason))
+        return found
 
     def _selected(self, block: Prefix) -> Selection | None:
         """Return the selection with a usable path for the block, or for the longest aggregate above it. O(lengths of selections).

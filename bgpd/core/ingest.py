@@ -12,6 +12,7 @@ from bgpd.core.resources import Resources
 from bgpd.core.state import State
 from bgpd.model import event as ev
 from bgpd.model.bfd import BfdState, BfdStatus
+from bgpd.model.overlay import Path
 from bgpd.model.peer import GracefulRestart, Notification
 from bgpd.model.pool import Block
 from bgpd.model.prefix import Address, Family, Prefix
@@ -28,6 +29,8 @@ class Ingest:
         """Take note of anything but Tick and Converged."""
         if isinstance(event, ev.Configured):
             self._configured(event)
+        elif isinstance(event, ev.PathForced):
+            self._forced(event)
         elif isinstance(event, ev.HealthChanged | ev.DrainChanged):
             self._health(event)
         elif isinstance(event, ev.WireguardKeyMade):
@@ -64,6 +67,14 @@ class Ingest:
         self._state.stale.learned.update(dict.fromkeys(self._state.selections))  # by how many paths, with which weights
         self._state.stale.own = self._state.stale.overlay = True
         self._everybody()
+
+    def _forced(self, event: ev.PathForced) -> None:
+        forced = self._state.facts.forced
+        if event.path is Path.AUTO:
+            forced.pop(event.node, None)
+        else:
+            forced[event.node] = event.path
+        self._state.stale.nodes[event.node] = None
 
     def _health(self, event: ev.HealthChanged | ev.DrainChanged) -> None:
         facts, stale = self._state.facts, self._state.stale

@@ -159,7 +159,7 @@ class Drain:
     async def _enter(self, state: DrainState) -> None:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            _replace(self._path, msgspec.json.encode(state))
+            replace_file(self._path, msgspec.json.encode(state))
         except OSError as error:
             raise Unkept(f"{self._path} cannot be written: {error.strerror}; a restart would announce again") from error
         self.state = state
@@ -179,7 +179,7 @@ class Drain:
         return {name: int(row[1]) for name, row in fields.items() if name in wanted and len(row) > 1}
 
 
-def _replace(path: Path, octets: bytes) -> None:
+def replace_file(path: Path, octets: bytes) -> None:
     """Write a file as a whole: whoever reads it, also after a loss of power, finds the old or the new one."""
     beside = path.with_suffix(".new")
     with beside.open("wb") as file:

@@ -25,10 +25,12 @@ from bgpd.core.pipeline import Pipeline
 from bgpd.daemon.drain import Drain, Unkept
 from bgpd.daemon.events import Events
 from bgpd.daemon.fib import FibViews
+from bgpd.daemon.overlay_views import OverlayViews
 from bgpd.daemon.peer_views import PeerViews
 from bgpd.model.drain import DrainRequest, Stage
 from bgpd.model.forwarding import KernelKey, KernelValue, Leg, RouteKey
 from bgpd.model.node import Node
+from bgpd.model.overlay import ForceRequest, OverlayView, ProbeRequest, ProbeView
 from bgpd.model.pool import preference_text
 from bgpd.model.prefix import Address, Prefix
 from bgpd.model.telling import EventView
@@ -82,7 +84,9 @@ class DaemonViews:
         drain: Drain,
         reload: Reload,
         rotate_key: Callable[[], Awaitable[str]],
+        overlay: OverlayViews,
     ) -> None:
+        self._overlay = overlay
         self._drain = drain
         self._reload = reload
         self._rotate_key = rotate_key
@@ -127,6 +131,7 @@ class DaemonViews:
             nodes_fallback=sum(way is How.FALLBACK for way in ways.values()),
             nodes_unreachable=sum(way is How.UNREACHABLE for way in ways.values()),
             drain=self._drained(),
+            forced=self._overlay.forced(),
         )
 
     # -------------------------------------------------------------- drain
@@ -164,6 +169,17 @@ class DaemonViews:
 
     async def rotate_wireguard_key(self) -> str:
         return await self._rotate_key()
+
+    # -------------------------------------------------------------- overlay
+
+    async def overlay(self, node: str | None) -> list[OverlayView]:
+        return await self._overlay.show(node)
+
+    async def overlay_test(self, asked: ProbeRequest) -> list[ProbeView]:
+        return await self._overlay.test(asked)
+
+    async def overlay_force(self, asked: ForceRequest) -> None:
+        await self._overlay.force(asked)
 
     async def events(self, after: int, wait_s: float) -> list[EventView]:
         return await self._events.after(after, wait_s)

@@ -55,8 +55,10 @@ from bgpd.daemon.drain import Drain
 from bgpd.daemon.drain import Unfit as DrainUnfit
 from bgpd.daemon.events import Events, Telling
 from bgpd.daemon.fib import FibViews
+from bgpd.daemon.force import Forces
 from bgpd.daemon.live import Live, Makers
 from bgpd.daemon.metrics import Metrics
+from bgpd.daemon.overlay_views import OverlayViews
 from bgpd.daemon.peer_views import PeerViews
 from bgpd.daemon.record import Recorder
 from bgpd.daemon.reload import Reloader, Source
@@ -158,6 +160,7 @@ class Daemon:
             self._drain = Drain(Path(config.state.directory), self._inbox.put, self._notice, self._uplinks)
         except DrainUnfit as error:
             raise Fatal(str(error)) from error
+        self._forces = Forces(Path(config.state.directory), self._inbox.put, self._notice)
         self._metrics = Metrics(
             self._pipeline,
             self._inbox,
@@ -214,10 +217,12 @@ class Daemon:
             drain=self._drain,
             reload=self.reloader.reload,
             rotate_key=self._wireguard.rotate,
+            overlay=OverlayViews(self._pipeline, self._kernel, self._forces),
         )
         server = Server(views, Path(self._config.api.socket))
         page = self._page(server, views)
         source = StoreSource(self._store, self._heard_of_store, self._notice, self._configured.node.name)
+        await self._forces.restore()
         await self._drain.restore()  # before anything that leads to an announcement
         await self._inbox.put(self._configured)
         try:
@@ -251,6 +256,7 @@ class Daemon:
                         self._tunnels.run(),
                         self._unnumbered.run(),
                         self._drain.run(),
+                        self._forces.run(),
                         Confirmation(self._store, self._configured.node.name, self._notice).run(),
                         self._wireguard.run(),
                         self.reloader.run(),

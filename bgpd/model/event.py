@@ -13,6 +13,7 @@ from bgpd.model.felix import FelixConfiguration
 from bgpd.model.forwarding import RouteSettings
 from bgpd.model.health import StaticPrefix
 from bgpd.model.node import Node
+from bgpd.model.overlay import Path
 from bgpd.model.peer import Notification, Peer, SessionOpen
 from bgpd.model.pool import Affinity, Block, Fallback, Pool
 from bgpd.model.prefix import Address, Family, Prefix
@@ -72,6 +73,13 @@ class HealthChanged(_Event, frozen=True):
     check: str
     healthy: bool
     reason: str = ""
+
+
+class PathForced(_Event, frozen=True):
+    """An operator has traffic to a node sent by a way; AUTO: no longer."""
+
+    node: str
+    path: Path
 
 
 class DrainChanged(_Event, frozen=True):
@@ -353,6 +361,7 @@ Event = (
     | HealthChanged
     | DrainChanged
     | WireguardKeyMade
+    | PathForced
     | StoreSynced
     | StoreLost
     | PoolChanged

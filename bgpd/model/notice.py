@@ -64,6 +64,8 @@ KINDS: dict[str, Kind] = {
     "node.died": Kind("the lease of a node has ended"),
     "password.changed": Kind("a session's password was changed; the session begins anew", good=True),
     "password.unfit": Kind("a password cannot be used, and why"),
+    "path.forced": Kind("an operator said by which way a node is reached", good=True),
+    "path.released": Kind("the way to a node is chosen again, and why now", good=True),
     "path.changed": Kind("a destination is reached another way"),
     "peer.established": Kind("a BGP session is established", good=True),
     "peer.held": Kind("a peer must stay down, and why"),

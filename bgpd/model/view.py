@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import msgspec
 
+from bgpd.model.overlay import ForceView
+
 
 class PhaseView(msgspec.Struct, frozen=True):
     """Start-up (law 3): store-wait, peers-wait, deciding, programming or ready."""
@@ -60,6 +62,8 @@ class StatusView(msgspec.Struct, frozen=True, kw_only=True):
     nodes_unreachable: int
     drain: DrainView | None = None
     """None: the node is not drained."""
+    forced: tuple[ForceView, ...] = ()
+    """Nodes whose way an operator has said."""
 
 
 class BfdView(msgspec.Struct, frozen=True, kw_only=True):

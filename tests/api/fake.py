@@ -13,6 +13,8 @@ from pathlib import Path
 from bgpd.api.protocol import AssignRequest, AssignView, Refused
 from bgpd.api.server import Server
 from bgpd.model.drain import DrainRequest
+from bgpd.model.overlay import CandidateView, CounterView, ForceRequest, OverlayView, ProbeRequest, ProbeView
+from bgpd.model.overlay import Path as Way
 from bgpd.model.prefix import Address, Prefix
 from bgpd.model.telling import EventView
 from bgpd.model.view import (
@@ -98,6 +100,36 @@ NODES = [
             (4, "unreachable", (), "its lease has ended"),
         )
     ),
+]
+
+OVERLAY = [
+    OverlayView(
+        node="node2",
+        address="10.0.0.2",
+        alive=True,
+        path="fallback",
+        reason="no BGP peer announces it",
+        via=("10.0.0.2 dev vxlan.bgpd",),
+        since=SINCE,
+        blocks={"fallback": 2},
+        mtu_bytes=1450,
+        candidates=(
+            CandidateView(path="native", usable=False, in_use=False, reason="no BGP peer announces it"),
+            CandidateView(path="vxlan", usable=True, in_use=True, via=("10.0.0.2 dev vxlan.bgpd",), mtu_bytes=1450),
+        ),
+        forced="vxlan",
+        counters=(
+            CounterView(
+                of="device",
+                name="vxlan.bgpd",
+                sent_packets=7,
+                sent_bytes=700,
+                received_packets=6,
+                received_bytes=600,
+                errors=0,
+            ),
+        ),
+    )
 ]
 
 PEERS = [
@@ -370,6 +402,34 @@ class FakeViews:
     async def undrain(self) -> None:
         """Take note of the order."""
         self.done.append(("undrain",))
+
+    async def overlay(self, node: str | None) -> list[OverlayView]:
+        """Answer with the nodes above."""
+        found = [view for view in OVERLAY if node is None or view.node == node]
+        if not found:
+            raise ValueError(f"there is no node {node!r} in the store; others are: node2")
+        return found
+
+    async def overlay_test(self, asked: ProbeRequest) -> list[ProbeView]:
+        """Answer with probes of which some are lost."""
+        await self.overlay(asked.node)
+        lost = ProbeView(
+            path="vxlan",
+            device="vxlan.bgpd",
+            sent=asked.count,
+            received=asked.count - 1,
+            min_ms=0.5,
+            avg_ms=0.75,
+            max_ms=1.0,
+        )
+        return [lost, ProbeView(path="native", device="", sent=0, received=0, reason="no BGP peer announces it")]
+
+    async def overlay_force(self, asked: ForceRequest) -> None:
+        """Take note of the order; one kind is refused."""
+        await self.overlay(asked.node)
+        if asked.path is Way.WIREGUARD:
+            raise Refused("node2 cannot be reached by wireguard now: there are no tunnels by wireguard here")
+        self.done.append(("force", asked))
 
     def routes(self, prefix: Prefix | None) -> list[RouteView]:
         """Answer with the routes held."""

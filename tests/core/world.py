@@ -13,6 +13,7 @@ from bgpd.model.drain import Stage
 from bgpd.model.felix import FelixConfiguration
 from bgpd.model.health import StaticPrefix
 from bgpd.model.node import Node
+from bgpd.model.overlay import Path
 from bgpd.model.peer import Bfd, GracefulRestart, Peer, PeerPolicy, SessionOpen
 from bgpd.model.pool import Affinity, AffinityState, Block, Pool
 from bgpd.model.prefix import Address, Family, Prefix
@@ -184,6 +185,8 @@ def resources() -> list[list[ev.Event]]:
         ],
         [ev.FelixConfigurationChanged(FelixConfiguration(name="node.node3", wireguard_port=52000))],
         [ev.HealthChanged("dns", False), ev.HealthChanged("dns", True)],
+        [ev.PathForced("node2", Path.IPIP), ev.PathForced("node2", Path.VXLAN)],
+        [ev.PathForced("node3", Path.VXLAN), ev.PathForced("node3", Path.AUTO)],
         [ev.DrainChanged(Stage.DRAINED, keep_blocks=True), ev.DrainChanged(Stage.DRAINING), ev.DrainChanged(Stage.OFF)],
     ]
 

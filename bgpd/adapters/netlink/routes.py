@@ -240,7 +240,7 @@ class Kernel:
             return [Notice("fib.compat_mode", {"cost": cost, "mend": mend})]
         return []
 
-    def nexthop_id(self, group: GroupKey) -> int | None:
+    def nexthop_id(self, group: GroupKey | Leg) -> int | None:
         """Return the kernel's id of a group; None if it has none."""
         return self._mirror.ids.get(group)
 

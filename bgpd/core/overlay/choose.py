@@ -7,6 +7,7 @@ from enum import StrEnum
 import msgspec
 
 from bgpd.model.forwarding import Leg
+from bgpd.model.overlay import Path
 from bgpd.model.pool import Mode
 
 
@@ -15,7 +16,7 @@ class How(StrEnum):
 
     OWN = "own"
     TUNNEL = "tunnel"
-    """By the pool's mode."""
+    """By the pool's mode, or forced."""
     NATIVE = "native"
     DIRECT = "direct"
     FALLBACK = "fallback"
@@ -50,6 +51,12 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
     """The leg of the preferred kind among those that may be fallen back to and can be used; empty if there is none."""
     fallback_reason: str
     """Why there is none, or why a preferred one was passed over."""
+    forced: Path = Path.AUTO
+    """By an operator; AUTO: not at all."""
+    forced_tunnel: tuple[Leg, ...] = ()
+    """The leg of the kind that is forced; empty if it cannot be used, or native is forced."""
+    forced_reason: str = ""
+    """Why it cannot be used."""
     decided: bool
     """Law 3: all peers were heard, so what is absent is truly absent."""
 
@@ -61,7 +68,26 @@ class Choice(msgspec.Struct, frozen=True):
 
 
 def choose(now: Situation) -> Choice:
-    """Apply the table. Total: any situation has exactly one row."""
+    """Apply the table. Total: any situation has exactly one row.
+
+    What an operator forces comes first. Where that cannot be used it forces nothing: traffic must not be lost by an order that was right
+    when it was given.
+    """
+    if now.forced is Path.AUTO:
+        return _chosen(now)
+    if now.forced_tunnel:
+        return Choice(How.TUNNEL, now.forced_tunnel, f"forced to {now.forced} by an operator")
+    if now.forced is Path.NATIVE and now.native:
+        return Choice(How.NATIVE, now.native, "forced to native by an operator")
+    if now.forced is Path.NATIVE and now.direct:
+        return Choice(How.DIRECT, now.direct, "forced to native by an operator")
+    chosen = _chosen(now)
+    why = now.native_reason if now.forced is Path.NATIVE else now.forced_reason
+    return Choice(chosen.how, chosen.legs, f"{chosen.reason}; forced to {now.forced} in vain: {why}")
+
+
+def _chosen(now: Situation) -> Choice:
+    """Choose by pool and reachability."""
     if now.mode is Mode.ALWAYS or (now.mode is Mode.CROSS_SUBNET and not now.same_subnet):
         if now.tunnel:
             return Choice(How.TUNNEL, now.tunnel, f"pool mode {now.mode}")

@@ -9,9 +9,11 @@ from bgpd.core.overlay.kind import Kind
 from bgpd.model.event import LinkChanged
 from bgpd.model.felix import NOTHING_SAID, FelixConfiguration
 from bgpd.model.forwarding import TUNNEL_DEVICES
+from bgpd.model.overlay import Path
 from bgpd.model.pool import Fallback, Mode, Pool
 
 KINDS: tuple[Kind, ...] = (vxlan.KIND, ipip.KIND, wireguard.KIND)
+BY_PATH: dict[Path, Kind] = {Path(kind.name.value.lower()): kind for kind in KINDS}
 BY_NAME: dict[Fallback, Kind] = {kind.name: kind for kind in KINDS}
 
 DEFAULT_MTU_BYTES = 1500
