@@ -36,6 +36,8 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     active: bool = False
     """Connect to the speaker instead of waiting for it."""
     as_override: bool = False
+    allow_own: bool = False
+    """Take routes with its own AS in the path, once (allowas-in)."""
     prepend: int = 0
     """AS in the path of what it originates."""
     reflector_client: bool = False
@@ -231,6 +233,7 @@ protocol bgp b {{
   hold time 9; connect retry time 1; connect delay time 1; error wait time 1, 2; passive {"off" if want.active else "on"};
   graceful restart {"on" if want.graceful else "off"}; graceful restart time 30;
   {"ttl security on;" if want.ttl_security else ""}
+  {"allow local as 1;" if want.allow_own else ""}
   {"rr client;" if want.reflector_client else ""}
   {f"local role {want.role.replace('-', '_')};" if want.role else ""}
   {"require roles;" if want.role_strict else ""}
@@ -274,6 +277,7 @@ def frr(want: Wanted) -> str:
             f"  neighbor {peer} addpath-tx-all-paths" if want.add_path else "",
             f"  neighbor {peer} maximum-prefix {want.max_prefix}" if want.max_prefix else "",
             f"  neighbor {peer} as-override" if want.as_override else "",
+            f"  neighbor {peer} allowas-in 1" if want.allow_own else "",
             f"  neighbor {peer} route-reflector-client" if want.reflector_client else "",
             " exit-address-family",
         ]

@@ -189,6 +189,24 @@ def test_a_route_of_our_own_as_comes_as_it_is_or_overridden(world: World, kind: 
     asyncio.run(body())
 
 
+@pytest.mark.parametrize("kind", ["bird", "frr"])
+@pytest.mark.parametrize("allowed", [False, True])
+def test_a_route_of_the_routers_own_as_is_taken_where_it_allows_that(world: World, kind: str, allowed: bool) -> None:
+    """What we learned from another router of the same AS reaches this one with allowas-in, and is a loop to it without."""
+    other = Prefix.parse("10.1.9.0/26")
+
+    async def body() -> None:
+        there = router(kind, world, Wanted(asn=BIG, allow_own=allowed))
+        async with running(Node(world)) as node:
+            learned = Announcement(as_path=(AsSegment(SegmentKind.SEQUENCE, (BIG,)),))
+            node.announce({(THEIRS, other): learned, (THEIRS, OWN): Announcement()})
+            await node.speaker.neighbors.apply([(THEIRS, EBGP)])
+            await until(lambda: there.has(str(OWN)) and there.has(str(other)) is allowed, "its verdict", WAIT_S)
+            assert node.up()
+
+    asyncio.run(body())
+
+
 def test_graceful_restart_of_either_side(world: World, kind: str) -> None:
     """Our restart loses no route at the router, since all is announced before End-of-RIB; its own is claimed by it, and ours was not."""
 

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from bgpd.adapters.exabgp import neighbors
 from bgpd.adapters.exabgp.process import Speaker
-from bgpd.model.event import PeerUp
+from bgpd.model.event import PeerDown, PeerUp
 from bgpd.model.notice import Notice
 from bgpd.model.peer import Peer, SecretRef
 from bgpd.model.prefix import Address
@@ -162,6 +162,28 @@ def test_a_peer_that_gets_a_missing_password_goes_down(world: Fabric) -> None:
             await until(lambda: not node.up(), "the end of the session")
             assert node.up(THEIRS6)
             assert 1 == node.count(PeerUp, THEIRS6)
+
+    asyncio.run(body())
+
+
+def test_a_wrong_password_is_named(world: Fabric) -> None:
+    """A neighbor that does not answer us may have another password; what it sends itself our kernel drops and counts, which is told."""
+
+    async def body() -> None:
+        world.put("wrong")
+        world.bird_with(SECRET, "connect delay time 1")  # BIRD calls, too
+        async with running(Node(world)) as node:
+            assert {} == await configure(node.speaker, WITH)
+
+            def reason() -> str:
+                found = [event.reason for event in node.events if isinstance(event, PeerDown)]
+                return found[-1] if found else ""
+
+            await until(lambda: "TCP-MD5: the kernel has dropped" in reason(), "the reason", DEADLINE_S)
+            assert "no answer from port 179" in reason()
+            assert "or its password is not ours" in reason()
+            assert "signature" in reason()
+            assert not node.count(PeerUp)
 
     asyncio.run(body())
 

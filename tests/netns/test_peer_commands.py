@@ -41,10 +41,17 @@ protocol bgp b {
 """
 
 
+LIMITED = """
+allowed_own_asns = 1
+max_prefix = { limit = 2 }
+role = "customer"
+"""
+
+
 class Site:
     """Owns a LAN, a host with a daemon, and a router."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, more: str = "") -> None:
         self.folder = folder
         self.lan = Namespace(f"bgpd-pc{os.getpid()}-lan")
         self.lan.ip("link", "add", "br0", "type", "bridge")
@@ -52,7 +59,7 @@ class Site:
         self.router = Namespace(f"bgpd-pc{os.getpid()}-tor")
         plug(self.lan, self.router, "10.55.0.100")
         self.host = LanHost(self.lan, 1, folder)
-        self.host.config.write_text(self.host.config.read_text() + PEER)
+        self.host.config.write_text(self.host.config.read_text() + PEER + more)
         (folder / "bird.conf").write_text(BIRD)
         with (folder / "bird.log").open("wb") as log:
             command = ["bird", "-f", "-c", str(folder / "bird.conf"), "-s", str(folder / "bird.ctl")]
@@ -65,6 +72,12 @@ class Site:
         self.host.close()
         self.router.close()
         self.lan.close()
+
+    def bird_again(self, config: str) -> None:
+        """Give the router another configuration."""
+        (self.folder / "bird.conf").write_text(config)
+        command = ["birdc", "-s", str(self.folder / "bird.ctl"), "configure"]
+        subprocess.run(command, capture_output=True, check=True)
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "bgpd.cli.main", *words, "--socket", str(self.host.socket)]
@@ -111,3 +124,23 @@ def test_a_session_is_shown_refreshed_and_reset(site: Site) -> None:
     assert 'we sent Cease: Administrative Reset, "new line card" (6/4)' == site.tor()["reason"]
     assert 'Received: Administrative reset: "new line card"' in (site.folder / "bird.log").read_text()
     assert 2 == site.run("reset", "tor", "--message", "x" * 256).returncode
+
+
+def test_a_peer_of_the_file_has_a_limit_a_role_and_our_as(tmp_path: Path) -> None:
+    """A path with our AS is taken where the file allows it; one route beyond the limit ends the session with Cease/1, until a reset."""
+    site = Site(tmp_path, LIMITED)
+    log = tmp_path / "bird.log"
+    try:
+        site.wait(lambda: site.tor()["state"] == "Established" and site.tor()["accepted"] == 2, "both routes")
+        assert "role" in site.tor()["offered"]
+        third = BIRD.replace("172.31.1.0/24 blackhole;", "172.31.1.0/24 blackhole; route 172.31.3.0/24 blackhole;")
+        site.bird_again(third)
+        site.wait(lambda: site.tor()["state"] == "Idle", "the limit")
+        assert "it sent 3 routes, and its limit is 2" == site.tor()["reason"]
+        site.wait(lambda: "Received: Maximum number of prefixes reached" in log.read_text(), "BIRD's log")
+
+        site.bird_again(BIRD)
+        assert 0 == site.run("reset", "tor").returncode
+        site.wait(lambda: site.tor()["state"] == "Established" and site.tor()["accepted"] == 2, "a session again")
+    finally:
+        site.close()
