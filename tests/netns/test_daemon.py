@@ -142,6 +142,7 @@ def test_daemon_claims_its_block_and_leaves_the_kernel_alone_when_it_ends(hosts:
     assert sorted([*before, *ours]) == running == host.routes()
 
 
+@pytest.mark.vm
 def test_kill_and_restart_writes_nothing(hosts: Callable[..., Host]) -> None:
     """After kill -9 the next daemon finds all as it should be: the kernel sees no route, nexthop, link or neighbour change."""
     host = hosts("a")

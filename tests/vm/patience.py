@@ -1,4 +1,4 @@
-"""How much longer a test may wait in a guest, and how much less it does there."""
+"""How much longer a test may wait in a guest."""
 
 from __future__ import annotations
 
@@ -7,8 +7,3 @@ from typing import Final
 
 PATIENCE: Final = 8.0 if os.environ.get("BGPD_VM_GUEST") else 1.0
 """An emulated processor is some ten times slower, and its host may be busy; deadlines are for failures, and are generous already."""
-
-
-def fewer(count: int) -> int:
-    """Return how many of *count* routes are enough in a guest: the numbers are for the host, the behaviour is for both."""
-    return count if PATIENCE == 1 else count // 10

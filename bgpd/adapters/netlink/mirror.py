@@ -18,7 +18,7 @@ import msgspec
 
 from bgpd.adapters.netlink import classic
 from bgpd.adapters.netlink.classic import UNBOUND
-from bgpd.adapters.netlink.encode import KIND_OF_TYPE, NeighbourEntry, NexthopEntry, RouteEntry, RuleEntry
+from bgpd.adapters.netlink.encode import KIND_OF_TYPE, TYPE_OF_KIND, NeighbourEntry, NexthopEntry, RouteEntry, RuleEntry
 from bgpd.model.forwarding import (
     DEFAULT_METRIC,
     NEXTHOP_ID_FIRST,
@@ -47,6 +47,7 @@ from bgpd.model.forwarding import (
 )
 
 _PRESENT: Final = Present()
+_UNICAST: Final = TYPE_OF_KIND[RouteKind.UNICAST]
 VALUES: Final = 4096
 """Values of routes that are shared, one or two a group; beyond, they are collected anew."""
 
@@ -62,6 +63,8 @@ class Mirror:
         self.device: Callable[[int], str | None] | None = None
         """Set where there are no nexthop objects (classic.py): names an interface, to read the hops of a route."""
         self._protocol = protocol
+        self.nameless: set[int] = set()
+        """Groups that were found, and wait to be adopted."""
         self._keys: dict[int, Leg | GroupKey] = {}
         self._members: dict[int, dict[int, int]] = {}
         """Group to its members, with their weights."""
@@ -70,6 +73,8 @@ class Mirror:
         """Groups that are not of our type (multipath or resilient): made by a run with other settings."""
         self._drifted: dict[KernelKey, KernelValue | None] = {}
         """Key to what it was before."""
+        self._plain: dict[int, KernelRoute] = {}
+        """By nexthop id, the value of a route that has nothing else; valid while the id stands for its group. One an id."""
         self._values: dict[KernelRoute, KernelRoute] = {}
         """Values of routes, each once: thousands of routes have the same."""
         self.touched: set[RouteKey] | None = None
@@ -102,6 +107,10 @@ class Mirror:
         """Give *key* an id, before the kernel has it: what follows in the same batch refers to it."""
         self.ids[key] = number
         self._keys[number] = key
+        if isinstance(key, GroupKey) and key.name.startswith(UNBOUND):
+            self.nameless.add(number)
+        else:
+            self.nameless.discard(number)
 
     def release(self, key: Leg | GroupKey) -> None:
         """Take back a claim that the kernel refused."""
@@ -225,6 +234,16 @@ class Mirror:
 
     def value_of(self, entry: RouteEntry, key: RouteKey) -> KernelRoute:
         """Read a route of ours as a value."""
+        if entry.nexthop_id and not entry.mtu_bytes and entry.source is None and entry.type == _UNICAST:
+            plain = self._plain.get(entry.nexthop_id)
+            if plain is not None and self._keys.get(entry.nexthop_id) is plain.group:
+                return plain
+        value = self._value_of(entry, key)
+        if entry.nexthop_id and value.kind is RouteKind.UNICAST and not value.mtu_bytes and value.source is None:
+            self._plain[entry.nexthop_id] = value
+        return value
+
+    def _value_of(self, entry: RouteEntry, key: RouteKey) -> KernelRoute:
         kind = KIND_OF_TYPE[entry.type]
         group: GroupKey | None = None
         if kind is RouteKind.UNICAST and entry.nexthop_id:
@@ -406,6 +425,7 @@ class Mirror:
     def _drop_nexthop(self, number: int, key: Leg | GroupKey, *, keep_groups: bool = False) -> None:
         """Follow the kernel in removing an id: shrink groups, drop what is left empty, and its routes."""
         del self._keys[number]
+        self.nameless.discard(number)
         self._members.pop(number, None)
         self._foreign_type.discard(number)
         if self.ids.get(key) == number:

@@ -159,6 +159,8 @@ class Kernel:
         if self._classic:
             self._mirror.bind(classic.adopt(list(desired), self.actual))
             return
+        if not self._mirror.nameless:
+            return
         names: dict[GroupKey, GroupKey] = {}
         bound: set[GroupKey] = set()
         for key, route in desired:
