@@ -495,6 +495,10 @@ class Forwarder:
         resolved = self._state.resolver.resolve(way.outer, default_allowed=True)
         if not resolved.legs:
             return (), f"the node's address {way.outer} is not reachable: {resolved.reason}"
+        pool = self._state.facts.pool_of(Prefix.of(way.outer, way.outer.family.bits))
+        if pool is not None and (resolved.through is None or resolved.through.length <= pool.block_size):
+            # Outer packets would go by the route of a block, which may lead into a tunnel again.
+            return (), f"the node's address {way.outer} is in the pool {pool.name}"
         return (way.leg,), ""
 
     def _encrypts(self, block: Prefix, node: Node | None) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given
@@ -12,6 +14,7 @@ from bgpd.core.overlay.choose import How, Situation, choose
 from bgpd.core.overlay.restore import Restore
 from bgpd.model.event import Options
 from bgpd.model.forwarding import IPIP_DEVICE, VXLAN_DEVICE, Leg
+from bgpd.model.overlay import Path
 from bgpd.model.pool import Mode
 from bgpd.model.prefix import Address
 
@@ -36,8 +39,11 @@ SITUATIONS = [
         fallback=fallback,
         fallback_reason="" if fallback else "the pool allows none",
         decided=decided,
+        forced=forced,
+        forced_tunnel=forced_tunnel if forced is Path.IPIP else (),
+        forced_reason="" if forced_tunnel else "this node has no IPIP device",
     )
-    for mode, fallback, same, native, direct, restored, alive, tunnel, decided in itertools.product(
+    for mode, fallback, same, native, direct, restored, alive, tunnel, decided, forced, forced_tunnel in itertools.product(
         Mode,
         (FALLBACK, ()),
         (True, False),
@@ -47,35 +53,85 @@ SITUATIONS = [
         (True, False),
         (TUNNEL, ()),
         (True, False),
+        (Path.AUTO, Path.NATIVE, Path.IPIP),
+        (FALLBACK, ()),
     )
 ]
 
 
-def expected(now: Situation) -> How:
-    """The table, written as its rows read."""
-    tunnelled = now.mode is Mode.ALWAYS or (now.mode is Mode.CROSS_SUBNET and not now.same_subnet)
-    fallback = now.alive and bool(now.fallback)
-    rows = [
-        (tunnelled and bool(now.tunnel), How.TUNNEL),
-        (tunnelled, How.UNREACHABLE),
-        (bool(now.native) and (now.restored or not fallback), How.NATIVE),
-        (bool(now.direct) and not now.native and (now.restored or not fallback), How.DIRECT),
-        (not now.decided, How.WAITING),
-        (fallback, How.FALLBACK),
-        (True, How.UNREACHABLE),
-    ]
-    return next(how for applies, how in rows if applies)
+class Row(NamedTuple):
+    """A row of the table: when it applies, whatever other rows say, and what follows."""
+
+    applies: Callable[[Situation], bool]
+    how: How
+    legs: Callable[[Situation], tuple[Leg, ...]]
 
 
-def test_every_situation_has_the_row_that_the_table_gives_it() -> None:
-    """All 1,536 combinations: the row is right, its legs are those of its kind, and a reason is given."""
+def _forced(now: Situation) -> bool:
+    return bool(now.forced_tunnel) or (now.forced is Path.NATIVE and bool(now.native or now.direct))
+
+
+def _tunnelled(now: Situation) -> bool:
+    by_mode = now.mode is Mode.ALWAYS or (now.mode is Mode.CROSS_SUBNET and not now.same_subnet)
+    return by_mode and not _forced(now)
+
+
+def _open(now: Situation) -> bool:
+    """Neither an operator nor the pool's mode has a say."""
+    return not _forced(now) and not _tunnelled(now)
+
+
+def _can_fall_back(now: Situation) -> bool:
+    return now.alive and bool(now.fallback)
+
+
+def _goes_natively(now: Situation) -> bool:
+    return _open(now) and bool(now.native or now.direct) and (now.restored or not _can_fall_back(now))
+
+
+def _lost(now: Situation) -> bool:
+    return _open(now) and not _goes_natively(now)
+
+
+def nothing(_: Situation) -> tuple[Leg, ...]:
+    return ()
+
+
+ROWS = {
+    "forced tunnel": Row(lambda now: bool(now.forced_tunnel), How.TUNNEL, lambda now: now.forced_tunnel),
+    "forced native, BGP": Row(
+        lambda now: now.forced is Path.NATIVE and bool(now.native), How.NATIVE, lambda now: now.native
+    ),
+    "forced native, on link": Row(
+        lambda now: now.forced is Path.NATIVE and bool(now.direct) and not now.native,
+        How.DIRECT,
+        lambda now: now.direct,
+    ),
+    "the pool's tunnel": Row(lambda now: _tunnelled(now) and bool(now.tunnel), How.TUNNEL, lambda now: now.tunnel),
+    "the pool's tunnel, which cannot be used": Row(
+        lambda now: _tunnelled(now) and not now.tunnel, How.UNREACHABLE, nothing
+    ),
+    "native": Row(lambda now: _goes_natively(now) and bool(now.native), How.NATIVE, lambda now: now.native),
+    "on link": Row(lambda now: _goes_natively(now) and not now.native, How.DIRECT, lambda now: now.direct),
+    "start-up": Row(lambda now: _lost(now) and not now.decided, How.WAITING, nothing),
+    "fallback": Row(
+        lambda now: _lost(now) and now.decided and _can_fall_back(now), How.FALLBACK, lambda now: now.fallback
+    ),
+    "fail closed": Row(lambda now: _lost(now) and now.decided and not _can_fall_back(now), How.UNREACHABLE, nothing),
+}
+
+
+def test_exactly_one_row_applies_to_any_combination_of_facts() -> None:
+    """All 4,608 combinations: no two rows apply, one does, it is the one chosen with its legs, and a reason is given."""
+    assert 4608 == len(SITUATIONS)
     for now in SITUATIONS:
-        choice = choose(now)
-
-        assert expected(now) == choice.how, now
-        wanted = {How.NATIVE: now.native, How.DIRECT: now.direct, How.TUNNEL: now.tunnel, How.FALLBACK: now.fallback}
-        assert wanted.get(choice.how, ()) == choice.legs
+        applying = [name for name, row in ROWS.items() if row.applies(now)]
+        assert 1 == len(applying), (applying, now)
+        choice, row = choose(now), ROWS[applying[0]]
+        assert (row.how, row.legs(now)) == (choice.how, choice.legs), (applying, now)
         assert choice.reason
+        vain = now.forced is not Path.AUTO and not _forced(now)
+        assert vain is ("in vain" in choice.reason)
 
 
 @given(st.lists(st.tuples(st.floats(0.01, 30.0), st.booleans()), max_size=40))
