@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.lab.losses_world import Node, World
+from tests.lab.losses_world import DEADLINE_S, Node, World
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]
+
+PORT = 40001
 
 
 @pytest.fixture
@@ -29,6 +33,49 @@ def refused(node: Node, *command: str) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
+def suspicious(node: Node) -> None:
+    """Let the node forward only what connection tracking knows, or what begins a connection as it should."""
+    node.netns.execute("nft", "add table inet strict")
+    node.netns.execute("nft", "add chain inet strict pass { type filter hook forward priority 0; policy drop; }")
+    for rule in ("ct state invalid drop", "ct state established,related accept", "ct state new accept"):
+        node.netns.execute("nft", f"add rule inet strict pass {rule}")
+
+
+class Talk:
+    """A TCP connection between the nodes' workloads."""
+
+    def __init__(self, here: Node, there: Node) -> None:
+        async def listen() -> socket.socket:
+            return socket.create_server((there.address, PORT))
+
+        async def call() -> socket.socket:
+            return socket.create_connection((there.address, PORT), timeout=DEADLINE_S)
+
+        self._listener = there.workload.netns.run(listen)
+        self._ends = [here.workload.netns.run(call)]
+        self._listener.settimeout(DEADLINE_S)
+        self._ends.append(self._listener.accept()[0])
+        for end in self._ends:
+            end.settimeout(DEADLINE_S)
+        self.say("hello")
+
+    def say(self, what: str) -> None:
+        """Have both ends hear *what*, many packets long."""
+        text = what.encode() * 10_000
+        for speaker, hearer in (self._ends, self._ends[::-1]):
+            speaking = threading.Thread(target=speaker.sendall, args=(text,))
+            speaking.start()
+            heard = b""
+            while len(heard) < len(text):
+                heard += hearer.recv(1 << 16)
+            speaking.join()
+            assert text == heard
+
+    def close(self) -> None:
+        for end in (*self._ends, self._listener):
+            end.close()
+
+
 def crosses(world: World) -> bool:
     """Whether a workload reaches the other one."""
     first, second = world.nodes
@@ -36,7 +83,7 @@ def crosses(world: World) -> bool:
 
 
 def test_ways_are_shown_probed_and_forced(world: World) -> None:
-    """Native and tunnel answer probes; a forced tunnel carries the workloads' packets, over kill -9, until its time is over."""
+    """Native and tunnel answer probes; a forced tunnel carries what workloads send, past conntrack, over kill -9, for its time."""
     first, second = world.nodes
     (view,) = first.ask("overlay", "node2")
     assert ("native", True, ["10.1.11.0 dev up1"]) == (view["path"], view["alive"], view["via"])
@@ -50,9 +97,13 @@ def test_ways_are_shown_probed_and_forced(world: World) -> None:
     status, why = refused(first, "overlay", "force", "node2", "ipip")
     assert (1, True) == (status, "this node has no IPIP device" in why)
 
+    for node in world.nodes:
+        suspicious(node)
+    talk = Talk(first, second)
     assert first.ask("overlay", "force", "node2", "vxlan")["path"] == "vxlan"
     world.until(lambda: first.way(second) == ("tunnel", "vxlan.bgpd"), "forced")
     assert crosses(world), "one direction in the tunnel, the other native"
+    talk.say("tunnelled one way")
     assert "native" == second.way(first)[0]
     assert ["node2"] == [one["node"] for one in first.ask("status")["forced"]]
     assert "forced to vxlan by an operator" in first.ask("explain", second.address)["answer"]
@@ -66,4 +117,6 @@ def test_ways_are_shown_probed_and_forced(world: World) -> None:
     assert first.ask("overlay", "force", "node2", "vxlan", "--for", "2s")["until"] > time.time()
     world.until(lambda: first.way(second) == ("native", "up1"), "its time is over")
     assert crosses(world)
+    talk.say("native again")
+    talk.close()
     assert world.leaked() == 0

@@ -385,9 +385,13 @@ def test_device_borrows_its_outer_address(space: Namespace) -> None:
     assert [(held["local"], held["prefixlen"]) for held in link["addr_info"]] == [("10.1.0.1", 32)]
 
 
-def test_traffic_comes_in_by_the_tunnel_while_the_way_back_is_another(space: Namespace) -> None:
-    """With rp_filter loose, a packet from the tunnel is accepted though the route to its source leads elsewhere."""
-    space.execute("sysctl", "-qw", "net.ipv4.conf.all.rp_filter=2")
+@pytest.mark.parametrize("strictness", [("all", "1"), ("default", "1"), ("all", "2")])
+def test_traffic_comes_in_by_the_tunnel_while_the_way_back_is_another(
+    space: Namespace, strictness: tuple[str, str]
+) -> None:
+    """A packet from the tunnel is accepted though the route to its source leads elsewhere, also on a host whose rp_filter is strict."""
+    space.execute("sysctl", "-qw", "net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.default.rp_filter=0")
+    space.execute("sysctl", "-qw", f"net.ipv4.conf.{strictness[0]}.rp_filter={strictness[1]}")
 
     async def scenario() -> None:
         async with opened() as made:

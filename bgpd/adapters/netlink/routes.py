@@ -569,6 +569,8 @@ class Kernel:
                 reason = None if present is None else await links.remove(present.index)
         if reason is None:
             self._mirror.record(key, value)
+            if value is not None:
+                loosen(key.name)
         else:
             failed[key] = reason
         # what the kernel said of links until now is older than what is read next: heard later, it would tell of a link that
@@ -919,6 +921,17 @@ class Kernel:
 def has_ipv6(device: str) -> bool:
     """Whether a device of this namespace has IPv6."""
     return _setting(f"net/ipv6/conf/{device}/disable_ipv6") == "0"
+
+
+def loosen(device: str) -> None:
+    """Have a device take packets whose way back is another (rp_filter loose), where it would be strict: the greater of two settings counts.
+
+    Where /proc/sys may not be written (a container's) it stays as it is: ``bgpd check`` tells.
+    """
+    own, every = (_setting(f"net/ipv4/conf/{name}/rp_filter") for name in (device, "all"))
+    if own and max(own, every) == "1":
+        with contextlib.suppress(OSError):
+            Path("/proc/sys/net/ipv4/conf", device, "rp_filter").write_text("2")
 
 
 def _setting(path: str) -> str:
