@@ -143,6 +143,8 @@ class Reconciler(Generic[K, V]):
                 changes = self._changes()
                 if changes:
                     await self._apply(changes)
+                else:
+                    await asyncio.sleep(0)  # all may be as desired, and a hundred thousand: others have their turn
             await self._converged()
 
     async def _sleep(self) -> None:

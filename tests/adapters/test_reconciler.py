@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
-from bgpd.adapters.reconciler import Reconciler, describe
+from bgpd.adapters.reconciler import BATCH_CHANGES, Reconciler, describe
 from bgpd.flow.table import Table
-from bgpd.model.forwarding import Leg, RouteKey
+from bgpd.model.forwarding import GroupKey, Leg, RouteKey
 from bgpd.model.notice import Notice
 from bgpd.model.prefix import Address, Prefix
 
@@ -130,6 +131,61 @@ def test_unchanged_restart_writes_nothing() -> None:
     scenario(bench, desire, open_gate)
 
     assert [] == bench.shelf.writes
+
+
+def test_what_needs_no_change_keeps_nobody_waiting() -> None:
+    """When the gate opens with a hundred thousand keys as desired, the loop turns between pieces of them, and nothing is written."""
+    keys = {f"key{number}": number for number in range(100_000)}
+    bench = Bench(Shelf(**keys), open_gate=False)
+    turns = 0
+
+    async def play() -> None:
+        nonlocal turns
+        for key, value in keys.items():
+            bench.table.set(key, value)
+        task = asyncio.ensure_future(bench.reconciler.run())
+        bench.open = True
+        while not bench.rounds:
+            turns += 1
+            await asyncio.sleep(0)
+        task.cancel()
+
+    asyncio.run(play())
+
+    assert turns >= len(keys) // BATCH_CHANGES
+    assert [] == bench.shelf.writes
+
+
+def test_a_group_goes_before_the_routes_that_wait() -> None:
+    """What arrives while many routes wait goes after one batch, first if they hang on it; removals go after all additions."""
+    group, leg = GroupKey("node"), Leg("eth0")
+    routes = [RouteKey(Prefix.of(Address(number << 8), 24)) for number in range(2 * BATCH_CHANGES)]
+    shelf: Any = Shelf(stray=1)
+    bench = Bench(shelf)
+    table: Any = bench.table
+    writes: list[object] = []
+
+    async def apply(changes: Sequence[tuple[object, int | None]]) -> dict[object, str]:
+        if not writes:
+            table.set(group, 1)
+            table.set(leg, 1)
+        writes.extend(key for key, _ in changes)
+        for key, value in changes:
+            if value is None:
+                shelf.actual.pop(key, None)
+            else:
+                shelf.actual[key] = value
+        return {}
+
+    shelf.apply = apply
+
+    def desire() -> None:
+        for route in routes:
+            table.set(route, 1)
+
+    scenario(bench, desire)
+
+    assert [*routes[:BATCH_CHANGES], leg, group, *routes[BATCH_CHANGES:], "stray"] == writes
 
 
 def test_refused_key_is_retried_with_back_off_and_told_once() -> None:
