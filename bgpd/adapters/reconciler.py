@@ -210,8 +210,8 @@ def contested(standing: Standing) -> str:
 
 
 def describe(key: Hashable) -> str:
-    """Write a key for people: its fields that differ from their defaults, without their names."""
-    if not isinstance(key, msgspec.Struct):
+    """Write a key for people: as it writes itself, or its fields that differ from their defaults, without their names."""
+    if not isinstance(key, msgspec.Struct) or type(key).__str__ is not object.__str__:
         return " ".join(map(str, key)) if isinstance(key, tuple) else str(key)
     fields = ((field, getattr(key, field.name)) for field in msgspec.structs.fields(key))
     return " ".join(str(value) for field, value in fields if value != field.default)

@@ -184,6 +184,11 @@ class RuleKey(msgspec.Struct, frozen=True, cache_hash=True):
     mask: int = 0
     inverted: bool = False
 
+    def __str__(self) -> str:
+        """Write it as ``ip rule`` takes it."""
+        mark = f"{'not ' if self.inverted else ''}fwmark {self.mark:#x}/{self.mask:#x} " if self.mask else ""
+        return f"{self.family} priority {self.priority} {mark}table {self.table}"
+
 
 class RouteSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How this node's routes are written, all alike."""

@@ -10,9 +10,9 @@ import pytest
 
 from bgpd.adapters.reconciler import BATCH_CHANGES, Reconciler, describe
 from bgpd.flow.table import Table
-from bgpd.model.forwarding import GroupKey, Leg, RouteKey
+from bgpd.model.forwarding import GroupKey, Leg, RouteKey, RuleKey
 from bgpd.model.notice import Notice
-from bgpd.model.prefix import Address, Prefix
+from bgpd.model.prefix import Address, Family, Prefix
 
 pytestmark = pytest.mark.adapter
 
@@ -254,9 +254,11 @@ def test_drift_is_repaired() -> None:
 
 
 def test_describe_writes_keys_for_people() -> None:
-    """A key is shown by the values of its fields."""
+    """A key is shown by the values of its fields, a rule as ``ip`` takes it."""
     assert "10.0.0.0/8" == describe(RouteKey(Prefix.parse("10.0.0.0/8")))
     assert "eth0 10.0.0.1" == describe(Leg("eth0", Address.parse("10.0.0.1")))
+    assert "ipv6 priority 900 table 1000" == describe(RuleKey(Family.IPV6, 900, 1000))
+    assert "ipv4 priority 9 not fwmark 0x1/0xff table 7" == describe(RuleKey(Family.IPV4, 9, 7, 1, 255, inverted=True))
     assert "10.0.0.1 10.0.0.0/8" == describe((Address.parse("10.0.0.1"), Prefix.parse("10.0.0.0/8")))
 
 

@@ -23,8 +23,9 @@ from bgpd.model.forwarding import (
     Present,
     RouteKey,
     RouteKind,
+    RuleKey,
 )
-from bgpd.model.prefix import Address, Prefix
+from bgpd.model.prefix import Address, Family, Prefix
 from bgpd.model.view import FibQuery, FibRow, FibStatus
 from bgpd.sim.kernel import FakeKernel
 
@@ -229,6 +230,10 @@ def test_diff_is_by_a_fresh_reading() -> None:
             both = {row.key: (row.desired, row.actual) for row in (await world.views.diff(10)).rows}
             assert ("", "prohibit") == both["192.0.2.0/24"]
             assert "" == both["10.65.1.0/26"][1]
+
+            world.kernel.actual[RuleKey(Family.IPV4, 900, 1000)] = Present()
+            rule = next(row for row in (await world.views.diff(10)).rows if row.object == "rule")
+            assert ("ipv4 priority 900 table 1000", "", "there") == (rule.key, rule.desired, rule.actual)
 
     asyncio.run(scenario())
 
