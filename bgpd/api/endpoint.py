@@ -15,9 +15,12 @@ from ipaddress import ip_address
 from aiohttp import BasicAuth, web
 
 from bgpd.adapters.prometheus import Endpoint
+from bgpd.api.connections import HEADERS_LIMIT_S, Connections
 
 BODY_LIMIT_BYTES = 1024
 """Of a request: none has a body."""
+LINE_LIMIT_BYTES = 8190
+"""Of the request line and of each header: browsers send long ones."""
 IDLE_LIMIT_S = 75.0
 """A kept connection without a request: longer than the usual scrape interval of 60 s."""
 STOP_LIMIT_S = 1.0
@@ -36,6 +39,8 @@ class HttpEndpoint:
         self._section = section
         self._endpoint = endpoint
         self._runner: web.AppRunner | None = None
+        self._listener: asyncio.Server | None = None
+        self._connections: Connections | None = None
         self._ending = asyncio.Event()
         self.application = web.Application(client_max_size=BODY_LIMIT_BYTES, middlewares=[self._admit])
 
@@ -53,11 +58,22 @@ class HttpEndpoint:
             handle_signals=False,
             keepalive_timeout=IDLE_LIMIT_S,
             shutdown_timeout=STOP_LIMIT_S,
+            max_line_size=LINE_LIMIT_BYTES,
+            max_field_size=LINE_LIMIT_BYTES,
         )
         await runner.setup()
         self._runner = runner
+        assert runner.server is not None
+        self._connections = connections = Connections(runner.server)
         try:
-            await web.TCPSite(runner, endpoint.address, endpoint.port, ssl_context=self._tls()).start()
+            tls = self._tls()
+            self._listener = await asyncio.get_running_loop().create_server(
+                connections,
+                endpoint.address,
+                endpoint.port,
+                ssl=tls,
+                ssl_handshake_timeout=HEADERS_LIMIT_S if tls is not None else None,
+            )
         except OSError as error:
             await self.stop()
             where = f"{endpoint.address} port {endpoint.port}"
@@ -67,12 +83,16 @@ class HttpEndpoint:
 
     async def stop(self) -> None:
         self._ending.set()
+        if self._listener is not None:
+            self._listener.close()
         if self._runner is not None:
             await self._runner.cleanup()
         self._runner = None
 
     @web.middleware
     async def _admit(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if self._connections is not None:
+            self._connections.spoke(request)
         if not self._may(request):
             return web.Response(status=401, headers={"WWW-Authenticate": 'Basic realm="bgpd"'})
         if not self._is_for_us(request):

@@ -1,7 +1,7 @@
 """The API server: aiohttp on a unix socket of the daemon's own event loop (paths and answers in protocol.py).
 
 Laws:
-* Whoever may open the socket may ask everything: its mode is 0660, from the first instant on.
+* Whoever may open the socket may ask everything: its group and mode (0660 if nothing else is said) hold from the first instant on.
 * A socket on which somebody listens is never taken away; one that a dead daemon left is replaced.
 * No request holds the daemon up: its size, its time and the number of requests at once are bounded below, and a long
   list is sent in parts between which the loop runs.
@@ -12,18 +12,20 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import grp
 import os
 import socket as sockets
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 from aiohttp import web
 
 from bgpd.api import protocol
+from bgpd.api.connections import Connections
 from bgpd.model.drain import DrainRequest
 from bgpd.model.overlay import ForceRequest, ProbeRequest
 from bgpd.model.prefix import Prefix
@@ -51,6 +53,17 @@ _JSON = "application/json"
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
+class Access(NamedTuple):
+    """Who may open the socket."""
+
+    mode: int = 0o660
+    group: str | None = None
+    """None: the daemon's own."""
+
+
+ACCESS = Access()
+
+
 class SocketUnusable(Exception):  # noqa: N818 - named for what the caller is told
     """The API socket cannot be made. The message says which, why, and how to mend it; trying again does not help."""
 
@@ -58,16 +71,19 @@ class SocketUnusable(Exception):  # noqa: N818 - named for what the caller is to
 class Server:
     """Owns the listening socket, its file, and the requests in progress."""
 
-    def __init__(self, views: protocol.Views, socket: Path) -> None:
+    def __init__(self, views: protocol.Views, socket: Path, access: Access = ACCESS) -> None:
         self._views = views
         self._path = socket
+        self._access = access
         self._runner: web.AppRunner | None = None
+        self._listener: asyncio.Server | None = None
+        self._connections: Connections | None = None
         self._inode: tuple[int, int] | None = None
         self._requests = 0
 
     async def start(self) -> None:
         """Listen. Raises :class:`SocketUnusable`; nothing is left behind then."""
-        listener = _listen(self._path)
+        listener = _listen(self._path, self._access)
         self._inode = _inode(self._path)
         runner = web.AppRunner(
             self._application(),
@@ -80,7 +96,10 @@ class Server:
         )
         await runner.setup()
         self._runner = runner
-        await web.SockSite(runner, listener, backlog=BACKLOG).start()
+        assert runner.server is not None
+        self._connections = Connections(runner.server)
+        loop = asyncio.get_running_loop()
+        self._listener = await loop.create_unix_server(self._connections, sock=listener, backlog=BACKLOG)
 
     async def stop(self) -> None:
         """Stop listening, remove our socket file, and let requests in progress end within STOP_LIMIT_S."""
@@ -89,6 +108,8 @@ class Server:
         if _inode(self._path) == self._inode:
             with suppress(FileNotFoundError):
                 self._path.unlink()
+        if self._listener is not None:
+            self._listener.close()
         await self._runner.cleanup()
         self._runner = None
 
@@ -127,6 +148,8 @@ class Server:
     @web.middleware
     async def _bound(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
         """Bound the number of requests in progress, and the time of each."""
+        if self._connections is not None:
+            self._connections.spoke(request)
         if self._requests >= REQUESTS_LIMIT:
             return _error(503, f"{REQUESTS_LIMIT} requests are in progress already; ask again in a moment")
         self._requests += 1
@@ -368,7 +391,7 @@ async def _answer_rows(request: web.Request, rows: Iterator[Any]) -> web.StreamR
 # ------------------------------------------------------------------ the socket file
 
 
-def _listen(path: Path) -> sockets.socket:
+def _listen(path: Path, access: Access) -> sockets.socket:
     length = len(os.fsencode(path))
     if length > protocol.SOCKET_PATH_LIMIT_BYTES:
         limit = f"a unix socket path has at most {protocol.SOCKET_PATH_LIMIT_BYTES}"
@@ -385,12 +408,29 @@ def _listen(path: Path) -> sockets.socket:
         # bind() gives the file the mode of the socket's own inode (net/unix/af_unix.c: unix_bind_bsd).
         os.fchmod(listener.fileno(), 0o600)
         listener.bind(os.fspath(path))
-        path.chmod(0o660)
+        if access.group is not None:
+            _give(path, access.group)
+        path.chmod(access.mode)
         listener.listen(BACKLOG)
+    except SocketUnusable:
+        listener.close()
+        path.unlink(missing_ok=True)
+        raise
     except OSError as failure:
         listener.close()
         raise SocketUnusable(f"the socket {path} cannot be made: {failure.strerror}") from failure
     return listener
+
+
+def _give(path: Path, group: str) -> None:
+    """Make *group* the socket's; a daemon that is not root must be a member of it."""
+    try:
+        os.chown(path, -1, grp.getgrnam(group).gr_gid)
+    except KeyError as error:
+        raise SocketUnusable(f"api.group: there is no group {group}: groupadd --system {group}") from error
+    except PermissionError as error:
+        member = "the daemon's user must be a member of it (SupplementaryGroups= in the unit)"
+        raise SocketUnusable(f"api.group: the socket {path} cannot be given to the group {group}: {member}") from error
 
 
 def _remove_stale(path: Path) -> None:

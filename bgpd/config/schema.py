@@ -351,6 +351,10 @@ class StateSection(Section, frozen=True, kw_only=True):
 
 class ApiSection(Section, frozen=True, kw_only=True):
     socket: FilePath = "/run/bgpd/bgpd.sock"
+    mode: Literal["0600", "0660"] = "0660"
+    """Never others: whoever opens the socket may end sessions."""
+    group: Annotated[str, Meta(min_length=1, max_length=32)] | None = None
+    """Of the socket; None: the daemon's own."""
 
 
 class MetricsSection(Section, frozen=True, kw_only=True):

@@ -43,7 +43,7 @@ from bgpd.adapters.wireguard_keys import WireguardKeys
 from bgpd.api.endpoint import Unusable
 from bgpd.api.metrics import MetricsServer
 from bgpd.api.page import PageServer
-from bgpd.api.server import Server, SocketUnusable
+from bgpd.api.server import Access, Server, SocketUnusable
 from bgpd.config.schema import Config, SpeakerMode
 from bgpd.core.explain import Explainer
 from bgpd.core.pipeline import Phase, Pipeline
@@ -219,7 +219,8 @@ class Daemon:
             rotate_key=self._wireguard.rotate,
             overlay=OverlayViews(self._pipeline, self._kernel, self._forces),
         )
-        server = Server(views, Path(self._config.api.socket))
+        api = self._config.api
+        server = Server(views, Path(api.socket), Access(int(api.mode, 8), api.group))
         page = self._page(server, views)
         source = StoreSource(self._store, self._heard_of_store, self._notice, self._configured.node.name)
         await self._forces.restore()

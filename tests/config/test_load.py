@@ -226,6 +226,7 @@ def test_the_example_holds_and_shows_each_default():
         for key in ("name", "router_id", "block_size", "fallback"):
             as_shown[name].pop(key, None)
     as_shown["bgp"].pop("mesh")
+    as_shown["api"].pop("group")
     for key in ("bfd", "filters", "max_prefix", "role"):
         as_shown["peer"][0].pop(key)
     as_shown["peer"][0].pop("password")

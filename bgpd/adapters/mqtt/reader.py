@@ -21,6 +21,10 @@ QUIET_S = 0.5
 EVERY = "+"
 """In place of a node's name: all nodes of the cluster (MQTT's wildcard of one level)."""
 QOS = 1
+PAYLOAD_LIMIT_BYTES = 262_144
+"""Of one message: the last fifty events, each with a reason of any length that BGP allows, have some 50 KB."""
+QUEUE_LIMIT_MESSAGES = 10_000
+"""Messages that came and were not yet read: a cluster of a thousand nodes with eight peers each; more are dropped."""
 
 Message = StatusMessage | PeerMessage | EventsMessage
 
@@ -44,6 +48,7 @@ async def read(options: Options, node: str, *, follow: bool) -> AsyncIterator[tu
         password=options.password.reveal().decode() if options.password is not None else None,
         tls_context=tls_context(options),
         timeout=SEND_LIMIT_S,
+        max_queued_incoming_messages=QUEUE_LIMIT_MESSAGES,
     )
     try:
         async with client:
@@ -63,11 +68,11 @@ async def read(options: Options, node: str, *, follow: bool) -> AsyncIterator[tu
 
 
 def decoded(topic: str, payload: bytes) -> Message | None:
-    """Return what a message says; None for one that is not of ours, or says that a peer is gone."""
+    """Return what a message says; None for one that is not of ours, is larger than ours can be, or says that a peer is gone."""
     last = topic.rsplit("/", 1)[-1]
     kinds: dict[str, type[Message]] = {"status": StatusMessage, "recent": EventsMessage, "events": EventsMessage}
     kind: type[Message] | None = PeerMessage if "/peers/" in topic else kinds.get(last)
-    if kind is None or not payload:
+    if kind is None or not payload or len(payload) > PAYLOAD_LIMIT_BYTES:
         return None
     try:
         found: Message = msgspec.json.decode(payload, type=kind)
