@@ -26,6 +26,7 @@ from bgpd.model.view import (
     ExplainView,
     FibPage,
     FibQuery,
+    NodeView,
     PeerRouteView,
     PeerView,
     PoolView,
@@ -130,6 +131,10 @@ class Client:
     def routes(self, prefix: Prefix | None = None) -> list[RouteView]:
         """Return all routes, or the one of exactly *prefix* (an empty list where there is none)."""
         return self._get(protocol.ROUTES, list[RouteView], **({} if prefix is None else {"prefix": str(prefix)}))
+
+    def nodes(self) -> list[NodeView]:
+        """Return this node, and how each other one is reached."""
+        return self._get(protocol.NODES, list[NodeView])
 
     def explain(self, query: str) -> ExplainView:
         """Explain an address or a prefix; raises BadRequest for anything else."""

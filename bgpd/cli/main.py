@@ -21,6 +21,7 @@ COMMANDS: Final = {
     "run": _Place("bgpd.cli.run", "run", "Run the daemon in the foreground."),
     "speaker": _Place("bgpd.cli.speaker", "speaker", "Run the BGP speaker in the foreground, for `bgpd run --attach`."),
     "status": _Place("bgpd.cli.status", "status", "Show how the daemon is: phase, store, sessions, routes."),
+    "top": _Place("bgpd.cli.top", "top", "Watch sessions, paths, rates and events on one screen."),
     "peers": _Place("bgpd.cli.peers", "peers", "Show the BGP sessions, or one in detail."),
     "refresh": _Place("bgpd.cli.peers", "refresh", "Have a peer send everything again."),
     "reset": _Place("bgpd.cli.peers", "reset", "End a session, to begin a new one."),
