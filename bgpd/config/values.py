@@ -28,6 +28,7 @@ AT_START: Final[dict[str, frozenset[str]]] = {
     "speaker": ALL,  # a process that outlives the daemon
     "api": ALL,  # whoever asks for the reload asks there
     "state": ALL,
+    "wireguard": ALL,  # keys that other nodes know
     "web": ALL,  # a browser follows it
     "log": frozenset({"format"}),
 }

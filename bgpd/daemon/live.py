@@ -7,7 +7,7 @@ reload of a file as it was costs no connection and no decision.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from bgpd.adapters import log
 from bgpd.adapters.secrets import Unfit
@@ -19,6 +19,14 @@ from bgpd.config.values import merged
 from bgpd.daemon.events import Telling
 from bgpd.daemon.part import Part, Work
 from bgpd.model.event import Configured
+
+TAKEN: Final = frozenset(
+    {
+        *("node", "peer", "bgp", "announce", "fallback", "ecmp", "decision", "startup"),  # the core's, by Configured
+        *("check", "kernel", "collect", "metrics", "mqtt", "log"),
+    }
+)
+"""Sections that :meth:`Live.take` looks at; what of them waits for the next start, and all others, is in config/values.py."""
 
 
 class Makers(NamedTuple):

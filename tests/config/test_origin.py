@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from bgpd.config.document import FILE_LIMIT_BYTES, Origin
 from bgpd.config.environment import VALUE_LIMIT_CHARS
 from bgpd.config.error import ConfigError
+from bgpd.config.kinds import section_of
 from bgpd.config.load import load, load_document
-from bgpd.config.schema import Config, NodeSection
+from bgpd.config.schema import Config, NodeSection, Section
 from bgpd.config.values import AT_START, Change, When, changes, merged, values, when
+from bgpd.daemon.live import TAKEN
 from bgpd.model.prefix import Address
 
 pytestmark = pytest.mark.core
@@ -210,7 +214,7 @@ def test_changes_are_told_by_name_and_by_when(file: Path) -> None:
 def test_the_example_lists_what_waits_for_a_start() -> None:
     """The comment at the top of the example names each section, and each key, whose change waits for the next start."""
     text = (Path(__file__).parents[2] / "config" / "bgpd.toml").read_text()
-    (sentence,) = re.findall(r"which it names:\n# (.*?)\.\n", text)
+    (sentence,) = re.findall(r"which it names: (.*?)\. ", text.replace("\n# ", " "))
     named = {
         each.partition(" ")[0].partition(".")[0]
         for each in re.split(r", | and ", re.sub(r" \(but .*?\)", "", sentence))
@@ -223,6 +227,36 @@ def test_the_example_lists_what_waits_for_a_start() -> None:
     assert {"labels"} == {name for name in NodeSection.__struct_fields__ if name not in AT_START["node"]}
 
 
+def ranged(section: type[Section] = Config, path: str = "") -> Iterator[tuple[str, str]]:
+    """Yield each number's path and its largest value as the example writes it."""
+    for field in msgspec.structs.fields(section):
+        where = f"{path}.{field.name}" if path else field.name
+        inner, _ = section_of(field.type)
+        if inner is not None:
+            yield from ranged(inner, where)
+            continue
+        information = msgspec.inspect.type_info(field.type)
+        kinds = information.types if isinstance(information, msgspec.inspect.UnionType) else (information,)
+        for kind in kinds:
+            if isinstance(kind, msgspec.inspect.IntType | msgspec.inspect.FloatType) and kind.le is not None:
+                yield where, f"{kind.le:.0f}"
+
+
+def test_the_example_states_every_range() -> None:
+    """Each number of the schema has a range, and the comment beside its key, or below it, says where that ends."""
+    text = (Path(__file__).parents[2] / "config" / "bgpd.toml").read_text()
+    found = dict(ranged())
+
+    assert len(found) > 30
+    for path, largest in found.items():
+        section, key = path.split(".")[:2]
+        part = text.partition(f"[{section}]")[2]
+        line = re.search(rf"^(# )?(\w+ = .*)?\b{key}\b = .*\n( +# .*\n)*", part, re.MULTILINE)
+        assert line is not None, path
+        if section != "pool":  # whose range is that of a family
+            assert f"to {largest}" in line.group(0), path
+
+
 def test_what_waits_for_a_start_exists(file: Path) -> None:
     """Every key in the table of what waits for the next start is one of the schema, and whole sections wait as a whole."""
     config = load(file)
@@ -232,3 +266,11 @@ def test_what_waits_for_a_start_exists(file: Path) -> None:
     assert {When.START} == {when(path) for path in ("store.url", "pool", "pool.cidr", "kernel.table", "log.format")}
     assert {When.RELOAD} == {when(path) for path in ("kernel.compare_s", "peer[x].port", "log.level", "node.labels.a")}
     assert isinstance(merged(config, config), Config)
+
+
+def test_every_section_waits_or_is_taken_over(file: Path) -> None:
+    """No section is forgotten by a reload: as a whole it waits for the next start, or what takes over looks at it."""
+    whole = {section for section, keys in AT_START.items() if "*" in keys}
+
+    assert set(Config.__struct_fields__) == whole | TAKEN
+    assert not whole & TAKEN
