@@ -88,6 +88,8 @@ def test_readings_that_others_disturb_are_made_again(
             await made.apply(*((leg, Present()) for leg in LEGS), (NODE, Group(LEGS)), (block, VIA_NODE))
             churn.on = True
             assert await made.kernel.compare() == 0
+            with pytest.raises(InterruptedError, match="changed under 10 readings"):
+                await made.kernel.read_fresh()  # who asks is told at once, and may ask again
             await made.apply((DEVICE, VXLAN))
             space.ip("nexthop", "flush", "proto", "179")
             await made.until(lambda: NODE in made.drift)

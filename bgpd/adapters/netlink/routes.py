@@ -120,10 +120,11 @@ class Kernel:
         self._socket: NetlinkSocket
         self._listener: MulticastSocket
 
-    async def open(self) -> None:
+    async def open(self, readings: int = FIRST_READINGS) -> None:
         """Open the sockets, read everything, deliver what there is, then KernelSynced.
 
-        Raises PermissionError without CAP_NET_ADMIN, OSError if the kernel does not answer: neither is worth a retry.
+        Raises PermissionError without CAP_NET_ADMIN, OSError if the kernel does not answer, or (EINTR) if others changed its tables
+        under each of so many *readings*: none is worth a retry.
         """
         self._socket = NetlinkSocket()
         silenced = (encode.RTM_NEWROUTE, encode.RTM_DELROUTE)
@@ -131,7 +132,7 @@ class Kernel:
             GROUPS, self._socket.port, silenced
         )  # listens before it reads, so that no change is missed
         async with self._lock:
-            await self._read_first()
+            await self._read_first(readings)
             self._mirror.take_drifted()
             self._outgoing.append(KernelSynced())
         self._opened.set()
@@ -254,7 +255,7 @@ class Kernel:
         reader = Kernel(_nowhere, lambda _: None, self._options)
 
         async def read() -> None:
-            await reader.open()
+            await reader.open(readings=1)
             await reader.close()
 
         await asyncio.to_thread(lambda: asyncio.run(read()))
@@ -622,15 +623,16 @@ class Kernel:
         await self._read_wireguard()
         self._observe_devices()
 
-    async def _read_first(self) -> None:
-        """Read everything for the first time, though others change it meanwhile. Raises OSError (EINTR) where that goes on for a minute."""
-        for left in reversed(range(FIRST_READINGS)):
+    async def _read_first(self, readings: int) -> None:
+        """Read everything for the first time, though others change it meanwhile; closes the sockets where it fails."""
+        for left in reversed(range(readings)):
             try:
                 if self._options.objects is NexthopObjects.OFF or not await self._has_objects():
                     self._mirror.device = self._name_of
                 await self._read_all(routes=True)
             except OSError as error:
                 if error.errno != errno.EINTR or not left:
+                    await self.close()
                     raise
                 await asyncio.sleep(RESYNC_GAP_S)
             else:
