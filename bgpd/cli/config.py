@@ -12,7 +12,7 @@ import msgspec
 
 from bgpd.adapters.secrets import Passwords
 from bgpd.cli.options import BadInput, asks, output
-from bgpd.cli.reload import asked, show_reload
+from bgpd.cli.reload import asked, show_reload, written
 from bgpd.cli.render import Cell, Column, Table, show, show_json
 from bgpd.config.document import Document, Origin
 from bgpd.config.error import ConfigError
@@ -66,12 +66,8 @@ def show_values(path: Path, output: str) -> None:
         show_json({"path": str(path), "values": [_value(*row) for row in rows]})
         return
     columns = (Column("KEY"), Column("VALUE"), Column("FROM"), Column("EFFECT"))
-    cells = [(key, _written(value), _from(path, origin), effect.value) for key, value, origin, effect in rows]
+    cells = [(key, written(value), _from(path, origin), effect.value) for key, value, origin, effect in rows]
     show(Table(columns, cells))
-
-
-def _written(value: Any) -> Cell:
-    return None if value is None else msgspec.json.encode(value).decode()
 
 
 def _from(path: Path, origin: Origin) -> str:

@@ -38,6 +38,7 @@ COMPLETIONS: Final = {
     "zsh": "share/zsh/site-functions/_bgpd",
     "fish": "share/fish/vendor_completions.d/bgpd.fish",
 }
+EXAMPLES: Final = "share/doc/bgpd/examples"
 COMMAND_LIMIT_S: Final = 60.0
 """For each command of the system that is run: making a user takes a second."""
 
@@ -120,7 +121,8 @@ def wanted(main: click.Command, prefix: Path, command: Path) -> Iterator[Wanted]
     for shell, place in COMPLETIONS.items():
         yield Wanted(prefix / place, completion(main, shell).encode())
     yield Wanted(prefix / "share/man/man8/bgpd.8", page(main).encode())
-    yield Wanted(prefix / "share/doc/bgpd/examples/bgpd.toml", given("bgpd.toml"))
+    yield Wanted(prefix / EXAMPLES / "bgpd.toml", given("bgpd.toml"))
+    yield Wanted(prefix / EXAMPLES / "bgpd-wireguard-go.conf", given("systemd/bgpd-wireguard-go.conf"))
     yield Wanted(CONFIGURATION, given("bgpd.toml"), once=True)
 
 

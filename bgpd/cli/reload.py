@@ -53,8 +53,9 @@ def show_reload(view: ReloadView) -> None:
 
 
 def _row(change: ChangeView, effect: str) -> tuple[Cell, ...]:
-    return change.key, _written(change.before), _written(change.after), effect
+    return change.key, written(change.before), written(change.after), effect
 
 
-def _written(value: object) -> Cell:
+def written(value: object) -> Cell:
+    """Return a value as JSON; nothing for one that is not set."""
     return None if value is None else msgspec.json.encode(value).decode()

@@ -59,6 +59,7 @@ def test_all_files_come_once_and_go(bgpd: Bgpd, tmp_path: Path) -> None:
         "usr/local/share/fish/vendor_completions.d/bgpd.fish",
         "usr/local/share/man/man8/bgpd.8",
         "usr/local/share/doc/bgpd/examples/bgpd.toml",
+        "usr/local/share/doc/bgpd/examples/bgpd-wireguard-go.conf",
     } == set(tree(tmp_path))
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     assert {"unchanged"} == set(outcomes(bgpd, *where).values())
