@@ -136,9 +136,9 @@ class Client:
         """Return this node, and how each other one is reached."""
         return self._get(protocol.NODES, list[NodeView])
 
-    def explain(self, query: str) -> ExplainView:
-        """Explain an address or a prefix; raises BadRequest for anything else."""
-        return self._get(protocol.EXPLAIN, ExplainView, q=query)
+    def explain(self, query: str, node: str | None = None) -> ExplainView:
+        """Explain an address or a prefix, as this node or as *node* reaches it; raises BadRequest for anything else."""
+        return self._get(protocol.EXPLAIN, ExplainView, q=query, **({} if node is None else {"from": node}))
 
     def pools(self) -> list[PoolView]:
         return self._get(protocol.POOLS, list[PoolView])

@@ -10,7 +10,7 @@
 | ``GET /v1/routes?prefix=PREFIX`` | list of `RouteView`; all without *prefix*, none where the prefix is unknown |
 | ``GET /v1/route-page?after=PREFIX&limit=ROWS&within=PREFIX&kind=KIND&node=NODE`` | `RoutePage` |
 | ``GET /v1/nodes`` | list of `NodeView`: this node, and how the others are reached |
-| ``GET /v1/explain?q=QUERY`` | `ExplainView` |
+| ``GET /v1/explain?q=QUERY&from=NODE`` | `ExplainView` |
 | ``GET /v1/pools?blocks=all`` or ``own`` | list of `PoolView`, with all blocks or those of this node |
 | ``GET /v1/stream`` (web page only) | server-sent events, each an `EventView` |
 | ``GET /v1/fib?prefix=PREFIX&status=STATUS&after=KEY&limit=ROWS`` | `FibPage`: routes in the kernel, a page of them |
@@ -221,8 +221,8 @@ class Views(Protocol):
         """Return every route, or the one of exactly *prefix* (an empty list where there is none)."""
         ...
 
-    def explain(self, query: str) -> ExplainView:
-        """Explain an address or a prefix; raises ValueError with the reason for anything else."""
+    def explain(self, query: str, node: str | None = None) -> ExplainView:
+        """Explain an address or a prefix, as this node or as *node* reaches it; raises ValueError for anything else."""
         ...
 
     async def route_page(self, query: RouteQuery) -> RoutePage:

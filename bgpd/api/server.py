@@ -246,7 +246,7 @@ class Server:
         if query is None:
             return _error(400, f"{protocol.EXPLAIN} needs a parameter q: an address or a prefix")
         try:
-            return _answer(self._views.explain(query))
+            return _answer(self._views.explain(query, _parameter(request, "from")))
         except ValueError as defect:
             return _error(400, str(defect))
 

@@ -93,13 +93,17 @@ def routes(prefix: str | None, peer: str | None, which: str | None, socket: Path
 
 @click.command()
 @click.argument("query", metavar="ADDRESS|PREFIX")
+@click.option("--from", "node", metavar="NODE", help="As NODE reaches it, as far as the store tells.")
 @output()
 @asks
-def explain(query: str, socket: Path, output: str) -> None:
-    """Explain how ADDRESS or PREFIX is reached: every decision from the store to the kernel, and what changed last."""
+def explain(query: str, node: str | None, socket: Path, output: str) -> None:
+    """Explain how ADDRESS or PREFIX is reached: every decision from the store to the kernel, and what changed last.
+
+    Each hop is there, also where it has nothing, with the reason. The packet hop is what `ip route get` says, told by what is desired.
+    """
     _check_query(query)
     with asking(socket) as client:
-        view = client.explain(query)
+        view = client.explain(query, node)
     if output == "json":
         show_json(view)
     else:

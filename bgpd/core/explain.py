@@ -9,6 +9,7 @@ import msgspec
 
 from bgpd.core.export import Exporter
 from bgpd.core.forward import Forwarder, Reached
+from bgpd.core.lookup import Fate, Packet, lookup
 from bgpd.core.overlay import kinds, wireguard
 from bgpd.core.overlay.choose import How
 from bgpd.core.rib.adj_in import Path
@@ -39,8 +40,11 @@ class Explanation(msgspec.Struct, frozen=True):
     """The longest match that we know of."""
     answer: str
     steps: tuple[Step, ...]
+    """Every hop, in this order: ipam, sessions, adj-rib-in, next-hop, decision, node, route, announced, packet."""
     changes: tuple[tuple[float, str], ...]
     """(monotonic seconds, text), newest first."""
+    packet: Packet = Packet(Fate.NONE)
+    """The route of the kernel that a packet takes."""
 
 
 class Explainer:
@@ -62,6 +66,17 @@ class Explainer:
             ):
                 return prefix
         return None
+
+    def asked(self, query: str) -> Prefix:
+        """Read an address or a prefix; raises ValueError with the reason."""
+        if "/" in query:
+            return Prefix.parse(query)
+        address = Address.parse(query)
+        return Prefix.of(address, address.family.bits)
+
+    def query(self, query: str) -> Explanation:
+        """Explain an address or a prefix; raises ValueError for anything else."""
+        return self.prefix(Prefix.parse(query)) if "/" in query else self.address(Address.parse(query))
 
     def address(self, address: Address) -> Explanation:
         """Explain how *address* is reached."""
@@ -102,20 +117,71 @@ class Explainer:
     # -------------------------------------------------------------- the hops
 
     def _explain(self, query: str, prefix: Prefix | None, asked: Prefix) -> Explanation:
-        steps = [self._ipam(asked)]
+        """Say what each hop has, also where it has nothing. O(prefix lengths + peers + HISTORY)."""
+        packet = lookup(self._state, self._forwarder, asked)
+        subject = prefix if prefix is not None else asked
+        reached = self._forwarder.reached.get(subject)
+        steps = (
+            self._ipam(asked),
+            self._sessions(),
+            self._adj_rib_in(subject),
+            self._next_hop(subject),
+            self._decision(subject),
+            self._node(reached),
+            self._route(subject, reached),
+            self._announced(subject),
+            _packet_step(packet),
+        )
         if prefix is None:
-            steps.append(Step("adj-rib-in", "no peer announces a prefix that covers it"))
-            steps.append(Step("route", "none of ours: other routes of the kernel, or none, decide"))
-            answer = f"{query}: bgpd has no route for it; the rest of the kernel's table decides."
-            return Explanation(None, answer, tuple(steps), ())
-        steps += [self._adj_rib_in(prefix), self._decision(prefix)]
-        reached = self._forwarder.reached.get(prefix)
-        if reached is not None and reached.how is not How.BGP and reached.how is not How.OWN:
-            steps.append(self._node(reached.node))
-        steps.append(self._route(prefix, reached))
-        steps += self._announced(prefix)
-        changes = [(c.at, c.text) for c in reversed(self._state.history) if prefix in c.prefixes][:LAST_CHANGES]
-        return Explanation(prefix, self._answer(query, prefix, reached), tuple(steps), tuple(changes))
+            answer = f"{query}: bgpd has no route for it; {_packet_text(packet)}."
+        else:
+            answer = self._answer(query, prefix, reached) + _beside(
+                packet, subject, own_block=self._state.facts.owner.get(subject) == self._state.facts.me.name
+            )
+        return Explanation(prefix, answer, steps, self._changes(asked), packet)
+
+    def _changes(self, asked: Prefix) -> tuple[tuple[float, str], ...]:
+        """Return the last changes of whatever covers what was asked for, the newest first: also of what is gone by now."""
+        covering = {Prefix.of(asked.network, length): length for length in range(asked.length + 1)}
+        found: list[tuple[float, str]] = []
+        for change in reversed(self._state.history):
+            concerned = [prefix for prefix in change.prefixes if prefix in covering]
+            if concerned:
+                found.append((change.at, f"{max(concerned, key=covering.__getitem__)} {change.text}"))
+            if len(found) == LAST_CHANGES:
+                break
+        return tuple(found)
+
+    def _sessions(self) -> Step:
+        """Say which sessions could bring it, and why the others do not. O(peers)."""
+        facts = self._state.facts
+        down = [address for address in facts.peers if not facts.sessions[address].up]
+        details = [
+            f"{facts.peers[address].name} {address} is down: "
+            f"{facts.peers[address].policy.hold_reason or facts.sessions[address].reason or 'not established yet'}"
+            for address in down[:NAMES_SHOWN]
+        ]
+        if len(down) > NAMES_SHOWN:
+            details.append(f"{len(down) - NAMES_SHOWN} more are down")
+        if not facts.peers:
+            return Step("sessions", "no peer is configured")
+        return Step("sessions", f"{len(facts.peers) - len(down)} of {len(facts.peers)} established", tuple(details))
+
+    def _next_hop(self, prefix: Prefix) -> Step:
+        """Say of each next hop whether and how it is reached. O(paths)."""
+        state = self._state
+        details: dict[str, bool] = {}
+        for path in state.adj_in.paths(prefix).values():
+            hop = path.attributes.next_hop
+            peer = state.facts.peers.get(path.peer)
+            link = peer.interface if peer is not None and hop.is_link_local else ""
+            resolved = state.resolver.on_link(link, hop) if link else state.resolver.resolve(hop)
+            through = f" (route {resolved.through})" if resolved.through is not None else ""
+            text = f"via {_legs(resolved.legs)}{through}" if resolved.legs else f"not usable: {resolved.reason}"
+            details[f"{hop} {text}"] = bool(resolved.legs)
+        if not details:
+            return Step("next-hop", "no path, so no next hop")
+        return Step("next-hop", f"{sum(details.values())} of {len(details)} usable", tuple(details))
 
     def _ipam(self, asked: Prefix) -> Step:
         facts = self._state.facts
@@ -158,19 +224,13 @@ class Explainer:
         if not details and prefix in state.originated:
             return Step("adj-rib-in", f"none is needed: this node announces it ({state.originated[prefix].source})")
         if not details:
-            down = [
-                f"{peer.name} {address} is down: "
-                f"{peer.policy.hold_reason or state.facts.sessions[address].reason or 'not established yet'}"
-                for address, peer in state.facts.peers.items()
-                if not state.facts.sessions[address].up
-            ]
-            return Step("adj-rib-in", "no peer announces it", tuple(down))
+            return Step("adj-rib-in", "no peer announces it")
         return Step("adj-rib-in", f"{len(details)} path{'s' if len(details) > 1 else ''}", tuple(details))
 
-    def _announced(self, prefix: Prefix) -> list[Step]:
+    def _announced(self, prefix: Prefix) -> Step:
         """Say which peers are told of a prefix, and of the others why not. O(peers)."""
         if prefix not in self._state.originated and self._state.selection(prefix).best is None:
-            return []
+            return Step("announced", "to nobody: it is neither ours nor learned")
         told: list[str] = []
         refused: dict[str, list[str]] = {}
         for address, peer in self._state.facts.peers.items():
@@ -180,21 +240,26 @@ class Explainer:
             else:
                 told.append(peer.name)
         details = tuple(f"not to {_names(names)}: {why}" for why, names in sorted(refused.items()))
-        return [Step("announced", f"to {_names(told)}" if told else "to nobody", details)]
+        return Step("announced", f"to {_names(told)}" if told else "to nobody", details)
 
     def _decision(self, prefix: Prefix) -> Step:
         selection = self._state.selection(prefix)
         lost = [f"{self._peer_name(c.path.peer)} lost: {step.value}" for c, step in selection.lost]
         lost += [f"{self._peer_name(p.peer)} ineligible: {why}" for p, why in self._state.ineligible.get(prefix, ())]
         if selection.best is None:
-            return Step("decision", "no usable path", tuple(lost))
+            return Step("decision", "no usable path" if lost else "no path to decide between", tuple(lost))
         names = ", ".join(self._peer_name(c.path.peer) for c in selection.chosen)
         equals = len(selection.chosen) - 1
         outcome = f"best {names}" if not equals else f"best and {equals} equal{'s' if equals > 1 else ''}: {names}"
         return Step("decision", outcome, tuple(lost))
 
-    def _node(self, name: str) -> Step:
+    def _node(self, reached: Reached | None) -> Step:
         facts = self._state.facts
+        name = reached.node if reached is not None else ""
+        if not name:
+            return Step("node", "none: the store names no node that it belongs to")
+        if name == facts.me.name:
+            return Step("node", f"{name}, this one")
         node = facts.nodes.get(name)
         if node is None or node.ipv4_address is None:
             return Step("node", f"{name}: its address is not known")
@@ -227,7 +292,7 @@ class Explainer:
             return f"{query}{where}: {reached.reason}; what serves it here gets it."
         match reached.how:
             case How.OWN:
-                return f"{query}{where} belongs to a block of this node: local workloads, or blackhole."
+                return f"{query}{where} belongs to a block of this node."
             case How.NATIVE | How.DIRECT | How.BGP:
                 return f"{query}{where} goes natively{to} via {legs}."
             case How.TUNNEL:
@@ -261,6 +326,36 @@ class Explainer:
             stale=self._state.adj_in.is_stale(prefix, path),
             since=path.since,
         )
+
+
+def _packet_text(packet: Packet) -> str:
+    """Say where a packet goes, as part of a sentence."""
+    whose = "ours" if packet.ours else "another's"
+    match packet.fate:
+        case Fate.LOCAL:
+            return "it is an address of this host"
+        case Fate.BROADCAST | Fate.MULTICAST:
+            return f"it is a {packet.fate} address"
+        case Fate.NONE:
+            return "the kernel has no other route for it either: it is unreachable"
+        case Fate.UNICAST:
+            return f"a packet takes {packet.prefix} via {_legs(packet.legs)} ({whose})"
+        case _:
+            return f"a packet is dropped by {packet.fate} {packet.prefix} ({whose})"
+
+
+def _packet_step(packet: Packet) -> Step:
+    return Step("packet", _packet_text(packet))
+
+
+def _beside(packet: Packet, subject: Prefix, *, own_block: bool) -> str:
+    """Say where a packet goes, where that is not what the route of *subject* says."""
+    if own_block and packet.prefix == subject and packet.fate is Fate.BLACKHOLE:
+        return " No workload of this node has it: a packet is dropped (blackhole)."
+    if packet.prefix == subject:
+        return ""
+    text = _packet_text(packet)
+    return f" {text[0].upper()}{text[1:]}."
 
 
 def _tunnel(legs: tuple[Leg, ...]) -> str:

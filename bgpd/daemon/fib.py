@@ -63,7 +63,7 @@ class FibViews:
         keys = await self._keys(query, prefix)
         rest = [key for key in keys if after is None or _order(key) > after]
         shown = heapq.nsmallest(query.limit, rest, key=_order)
-        rows = tuple(self._row(key) for key in shown)
+        rows = tuple(self.row(key) for key in shown)
         return FibPage(rows=rows, total=len(keys), next=rows[-1].key if len(rest) > len(rows) else None)
 
     async def diff(self, limit: int) -> FibPage:
@@ -118,7 +118,8 @@ class FibViews:
             await asyncio.sleep(0)
         return keys
 
-    def _row(self, key: RouteKey) -> FibRow:
+    def row(self, key: RouteKey) -> FibRow:
+        """Return one route as it is to be, as it is, and why not."""
         want, have = self._table.get(key), self._reconciler.target.actual.get(key)
         status, reason = self.status(key)
         failing = self._failing(key)

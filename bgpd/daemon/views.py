@@ -17,9 +17,11 @@ from bgpd.adapters.exabgp.process import Speaker
 from bgpd.adapters.reconciler import Reconciler
 from bgpd.api.protocol import AssignRequest, AssignView, Refused
 from bgpd.core.drain import left_behind
-from bgpd.core.explain import Explainer
+from bgpd.core.explain import Explainer, Explanation
+from bgpd.core.explain_from import explain_from
 from bgpd.core.forward import Reached
 from bgpd.core.ipam.usage import Use
+from bgpd.core.lookup import Packet
 from bgpd.core.overlay.choose import How
 from bgpd.core.pipeline import Pipeline
 from bgpd.daemon.drain import Drain, Unkept
@@ -41,6 +43,7 @@ from bgpd.model.view import (
     FibPage,
     FibQuery,
     NodeView,
+    PacketView,
     PathView,
     PeerRouteView,
     PeerView,
@@ -314,16 +317,14 @@ class DaemonViews:
 
     # -------------------------------------------------------------- explain
 
-    def explain(self, query: str) -> ExplainView:
-        found = (
-            self._explainer.prefix(Prefix.parse(query))
-            if "/" in query
-            else self._explainer.address(Address.parse(query))
-        )
+    def explain(self, query: str, node: str | None = None) -> ExplainView:
+        facts = self._state.facts
+        there = node if node != facts.me.name else None
+        explainer = self._explainer
+        found = explainer.query(query) if there is None else explain_from(facts, explainer, query, there)
         steps = [StepView(step.name, step.outcome, step.detail) for step in found.steps]
-        if found.prefix is not None:
-            status = self._programmed(found.prefix, self._pipeline.forwarder.reached.get(found.prefix))
-            steps.append(StepView("kernel", status))
+        if there is None:
+            steps.append(self._in_kernel(found))
         changes = tuple(f"{_clock_text(clock.wall(at))} {text}" for at, text in found.changes)
         return ExplainView(
             query=query,
@@ -331,7 +332,24 @@ class DaemonViews:
             answer=found.answer,
             steps=tuple(steps),
             changes=changes,
+            packet=_packet(found.packet) if there is None else None,
         )
+
+    def _in_kernel(self, found: Explanation) -> StepView:
+        """Say whether the kernel holds the route of ours that a packet takes, or that of what was asked for."""
+        prefix = found.packet.prefix if found.packet.ours else found.prefix
+        if prefix is None:
+            return StepView("kernel", "nothing of ours is to be there")
+        status = self._programmed(prefix, self._pipeline.forwarder.reached.get(prefix))
+        if status == "none":
+            return StepView("kernel", f"no route of ours to {prefix}, and none is to be there")
+        row = self._fib.row(self._pipeline.forwarder.fib.key(prefix))
+        details = [f"{prefix}: {row.actual}" if row.actual else f"{prefix} is not there"]
+        if row.nexthop_id is not None:
+            details.append(f"nexthop group id {row.nexthop_id}")
+        if row.retry_at is not None:
+            details.append(f"tried again at {_clock_text(row.retry_at)}")
+        return StepView("kernel", status, tuple(details))
 
     # -------------------------------------------------------------- ipam
 
@@ -374,6 +392,15 @@ class DaemonViews:
 
     async def assign(self, asked: AssignRequest) -> AssignView:
         return await self._assign(asked)
+
+
+def _packet(packet: Packet) -> PacketView:
+    return PacketView(
+        fate=packet.fate.value,
+        prefix=None if packet.prefix is None else str(packet.prefix),
+        via=tuple(map(_via, packet.legs)),
+        ours=packet.ours,
+    )
 
 
 def _via(leg: Leg) -> str:

@@ -236,6 +236,17 @@ class StepView(msgspec.Struct, frozen=True):
     detail: tuple[str, ...] = ()
 
 
+class PacketView(msgspec.Struct, frozen=True, kw_only=True):
+    """The route that a packet takes, as ``ip route get`` would say."""
+
+    fate: str
+    """``local``, ``unicast``, ``broadcast``, ``multicast``, ``blackhole``, ``unreachable``, ``prohibit`` or ``none``."""
+    prefix: str | None
+    via: tuple[str, ...]
+    """Any of these, each as ``GATEWAY dev DEVICE`` or ``dev DEVICE``."""
+    ours: bool
+
+
 class ExplainView(msgspec.Struct, frozen=True, kw_only=True):
     query: str
     prefix: str | None
@@ -244,7 +255,9 @@ class ExplainView(msgspec.Struct, frozen=True, kw_only=True):
     """One sentence."""
     steps: tuple[StepView, ...]
     changes: tuple[str, ...]
-    """The last changes of this prefix, newest first, each with its time and reason."""
+    """The last changes of whatever covers it, newest first, each with its time and reason."""
+    packet: PacketView | None = None
+    """None: another node's view, whose kernel is not known here."""
 
 
 class BlockView(msgspec.Struct, frozen=True, kw_only=True):

@@ -435,8 +435,10 @@ class FakeViews:
         """Answer with the routes held."""
         return [view for view in self.routes_held if prefix is None or view.prefix == str(prefix)]
 
-    def explain(self, query: str) -> ExplainView:
+    def explain(self, query: str, node: str | None = None) -> ExplainView:
         """Answer with the explanation above."""
+        if node not in {None, "node2"}:
+            raise ValueError(f"the store has no node {node}")
         try:
             _ = Prefix.parse(query) if "/" in query else Address.parse(query)
         except ValueError as defect:

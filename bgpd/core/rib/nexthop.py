@@ -94,6 +94,14 @@ class Resolver:
             if not known:
                 self._routes.pop(prefix)
 
+    def matches(self, address: Address) -> Iterator[tuple[Prefix, dict[int, Hops]]]:
+        """Yield the routes of others that hold *address*, longest prefix first, each by metric. O(prefix lengths)."""
+        return self._routes.matches(address)
+
+    def own(self, address: Address) -> set[str]:
+        """Return the links that have *address* as one of ours."""
+        return self._own.get(address, set())
+
     def local(self) -> Iterator[Prefix]:
         """Iterate over what leads to something on this host or its links: own addresses, others' routes onto a link, host routes.
 
