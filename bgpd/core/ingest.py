@@ -331,6 +331,8 @@ class Ingest:
             self._mark_peer(event.peer)
 
     def _tell_bfd(self, peer: Address, old: BfdStatus | None, new: BfdStatus) -> None:
+        if new.problem and (old is None or old.problem != new.problem):
+            self._state.note("bfd.mute", peer=str(peer), reason=new.problem)
         was, is_up = old is not None and old.state is BfdState.UP, new.state is BfdState.UP
         if was is not is_up and (is_up or was):
             name = "bfd.up" if is_up else "bfd.down"

@@ -160,7 +160,7 @@ class PeerViews:
         return BfdView(
             state=status.state,
             since=clock.wall_or_none(told.since),
-            reason=status.diagnostic,
+            reason="; ".join(filter(None, (status.diagnostic, status.problem))),
             detection_time_ms=status.detection_time_ms,
         )
 

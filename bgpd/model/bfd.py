@@ -41,4 +41,6 @@ class BfdStatus(msgspec.Struct, frozen=True, kw_only=True):
     was told to end BFD (AdminDown) is no failure (RFC 5882 section 3.2)."""
     independent: bool = False
     """The neighbor's BFD outlives its control plane (C bit): a failure ends a graceful restart (RFC 5882 section 4.3)."""
+    problem: str = ""
+    """Why our packets cannot be sent; empty if they are."""
     detection_time_ms: float = 0.0

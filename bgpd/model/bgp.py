@@ -6,7 +6,7 @@ from enum import StrEnum
 
 import msgspec
 
-from bgpd.model.peer import MaxPrefix, NextHopMode, Role, SecretRef
+from bgpd.model.peer import Bfd, MaxPrefix, NextHopMode, Role, SecretRef
 from bgpd.model.prefix import Address, Family, Prefix
 
 LargeCommunity = tuple[int, int, int]
@@ -68,6 +68,8 @@ class BgpPeer(msgspec.Struct, frozen=True, kw_only=True):
     """``bgpd.io/role-strict``."""
     extended_next_hop: bool = False
     add_path: bool = False
+    bfd: Bfd | None = None
+    """``bgpd.io/bfd``: timers of a BFD session with the far end."""
 
     @property
     def is_global(self) -> bool:

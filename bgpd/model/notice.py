@@ -26,6 +26,7 @@ KINDS: dict[str, Kind] = {
     "adj-rib-out.refused": Kind("ExaBGP did not take an announcement; it is tried again"),
     "bfd.down": Kind("the BFD session with a peer went down"),
     "bfd.lost": Kind("the BFD process ended; another one is started"),
+    "bfd.mute": Kind("BFD packets to a peer cannot be sent, and why"),
     "bfd.refused": Kind("a BFD session cannot be made; it is tried again"),
     "bfd.up": Kind("the BFD session with a peer came up", good=True),
     "block.claimed": Kind("this node owns a block", good=True),

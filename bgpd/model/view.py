@@ -74,7 +74,7 @@ class BfdView(msgspec.Struct, frozen=True, kw_only=True):
     since: float | None
     """When it last failed or recovered."""
     reason: str
-    """Why it is not up; empty if it is, or never was."""
+    """Why it is not up, and why our packets cannot be sent; empty if neither is the case, or it never was up."""
     detection_time_ms: float
     """Silence of the peer that ends it."""
 

@@ -121,6 +121,10 @@ class Router(Machine):
         subprocess.run(["kill", "-9", str(pid)], check=True)
         self._reap()
 
+    def told(self, *words: str) -> subprocess.Popen[str]:
+        """Begin to tell BIRD; the caller waits for it."""
+        return self.netns.start("birdc", "-s", str(self.folder / "bird.ctl"), *words)
+
     def tell(self, *words: str) -> str:
         return self.netns.execute("birdc", "-s", str(self.folder / "bird.ctl"), *words)
 
@@ -287,7 +291,12 @@ class World:
         self.outside.netns.ip("address", "add", f"{STORE}/32", "dev", "lo")
         self.routers = [self._made(Router(number, self.folder, self.bfd_ms)) for number in (1, 2)]
         self.nodes = [self._made(Node(number, self.folder)) for number in (1, 2)]
-        for machine in self.machines:
+        for (
+            router
+        ) in self.routers:  # no check of sources: a router has no route to what it forwards for a neighbor that it lost
+            router.netns.execute("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv4.fib_multipath_hash_policy=1")
+            router.netns.execute("sysctl", "-qw", "net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.default.rp_filter=0")
+        for machine in self.nodes:
             sysctls = (
                 "ip_forward=1",
                 "conf.all.rp_filter=2",

@@ -161,6 +161,10 @@ class Ours:
         status = self.status.get(peer)
         return status is not None and status.failed
 
+    def problem(self, peer: Address = THEIRS) -> str:
+        status = self.status.get(peer)
+        return status.problem if status is not None else ""
+
     def downs(self) -> int:
         """Count the times that a session was told not to be up after it had been."""
         return sum(status is not None and status.diagnostic != "" for _, _, status in self.history)

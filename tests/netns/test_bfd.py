@@ -190,6 +190,29 @@ def test_a_process_that_dies_says_nothing_about_the_path(world: World) -> None:
     inside(world, body())
 
 
+def test_packets_that_cannot_be_sent_are_told(world: World) -> None:
+    """A firewall of our own and a missing route are named, once each, and forgotten when packets go out again."""
+
+    async def body() -> None:
+        world.bird(BIRD)
+        async with attached(world) as ours:
+            await ours.want(THEIRS, session())
+            await ours.want(THEIR_LOOP, session(LOOP, multihop=True))
+            await until(lambda: ours.state() is ours.state(THEIR_LOOP) is BfdState.UP, "up")
+            world.ours.execute("nft", "add table inet mute")
+            world.ours.execute("nft", "add chain inet mute out { type filter hook output priority 0; }")
+            world.ours.execute("nft", f"add rule inet mute out ip daddr {THEIRS} udp dport 3784 drop")
+            world.ours.ip("route", "delete", f"{THEIR_LOOP}/32")
+            await until(lambda: "Operation not permitted" in ours.problem(), "the firewall is named")
+            await until(lambda: "unreachable" in ours.problem(THEIR_LOOP), "the missing route is named")
+            world.ours.execute("nft", "delete table inet mute")
+            world.ours.ip("route", "add", f"{THEIR_LOOP}/32", "via", str(THEIRS))
+            await until(lambda: not ours.problem() and not ours.problem(THEIR_LOOP), "packets go out")
+            await until(lambda: ours.state() is ours.state(THEIR_LOOP) is BfdState.UP, "up again")
+
+    inside(world, body())
+
+
 def test_lost_packets_take_no_session_down(world: World) -> None:
     """A path that loses a packet in a hundred keeps its sessions; BFD_S says for how long that is looked at."""
 

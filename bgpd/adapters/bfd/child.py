@@ -81,6 +81,8 @@ class _Running:
         self.sent: Control | None = None
         self.forget_at = float("inf")
         """When any sequence number is accepted again (bfd.AuthSeqKnown)."""
+        self.problem = ""
+        """Why our last packet could not be sent."""
         self.told: lines.Told | None = None
         self.due_at = float("inf")
         """When the heap looks at it next; an entry with another moment is out of date."""
@@ -95,6 +97,7 @@ class _Running:
             remote_diagnostic=remote.diagnostic if remote is not None else 0,
             independent=remote is not None and remote.independent,
             detection_time_ms=round(self.machine.detection_time_s * 1000, 3),
+            problem=self.problem,
         )
 
 
@@ -216,17 +219,24 @@ class Process:
             if running.wanted.interface and running.wanted.peer.family is Family.IPV6:
                 target = (str(running.wanted.peer), port, 0, socket.if_nametoindex(running.wanted.interface))
             running.socket.sendto(running.authenticator.seal(control), target)
-        except OSError:
+        except OSError as error:
             # No route, no link: the neighbor's silence says the same. An address or an interface may come back as another one.
+            running.problem = f"packets cannot be sent: {error.strerror}"
             running.socket.close()
             running.socket = None
+        else:
+            running.problem = ""
 
     # -------------------------------------------------------------- sockets
 
     def _open(self, running: _Running) -> None:
         """Open the session's sending socket with a source port of its own (RFC 5881 section 4)."""
-        with suppress(OSError):  # its address is not there yet, or not any more: it is tried again with the next packet
+        try:
             running.socket = _sender(running.wanted)
+        except (
+            OSError
+        ) as error:  # its address is not there yet, or not any more: it is tried again with the next packet
+            running.problem = f"packets cannot be sent from {running.wanted.local}: {error.strerror}"
 
     def _receiver(self, family: Family, multihop: bool) -> str:
         """Open the receiving socket for sessions of this sort, if it is not open yet; returns why it cannot be."""

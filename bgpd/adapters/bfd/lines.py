@@ -64,6 +64,8 @@ class Told(msgspec.Struct, frozen=True, kw_only=True, tag="state"):
     independent: bool = False
     """C bit of the neighbor: its BFD does not share the fate of its control plane."""
     detection_time_ms: float = 0.0
+    problem: str = ""
+    """Why our last packet could not be sent; empty if it was."""
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):

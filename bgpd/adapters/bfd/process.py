@@ -332,4 +332,5 @@ def _status(told: lines.Told) -> BfdStatus:
         failed=told.state is not State.UP and told.diagnostic != Diagnostic.NONE and not by_order,
         independent=told.independent,
         detection_time_ms=told.detection_time_ms,
+        problem=told.problem,
     )

@@ -76,6 +76,7 @@ def described(world: World, peer: Peer, by: BgpPeer, other: Node | None) -> Peer
             next_hop_mode=NextHopMode.KEEP if keep else by.next_hop_mode,
             allowed_own_asns=by.allowed_own_asns,
             max_prefix=by.max_prefix,
+            bfd=by.bfd,
             hold_reason=reason,
         ),
     )

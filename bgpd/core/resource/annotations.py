@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from bgpd.core.resource.rules import parse_duration, parse_peer_ip, parses
-from bgpd.model.peer import MaxPrefix, Role
+from bgpd.model.peer import Bfd, MaxPrefix, Role
 from bgpd.model.prefix import Address, Family
 
 HOLD_TIME: Final = "bgpd.io/hold-time"
@@ -17,9 +17,13 @@ ROLE_STRICT: Final = "bgpd.io/role-strict"
 EXTENDED_NEXT_HOP: Final = "bgpd.io/extended-next-hop"
 ADD_PATH: Final = "bgpd.io/add-path"
 INTERFACE: Final = "bgpd.io/interface"
+BFD: Final = "bgpd.io/bfd"
 
 PREFIXES_MAX: Final = 100_000_000
 """Limit of bgpd.io/max-prefix: far above what a node can hold."""
+BFD_MIN_MS: Final = 50
+BFD_MAX_MS: Final = 60_000
+"""Of a session's interval, as in the node's file."""
 RESTART_MAX_S: Final = 30 * 86_400
 _INTERFACE = re.compile(r"[^\s/:%]{1,15}")
 _MAX_PREFIX = re.compile(r"(\d{1,9})(?:,(\d{1,3})%)?(?:,(\S+))?")
@@ -52,6 +56,21 @@ def parse_max_prefix(text: str) -> MaxPrefix:
     return MaxPrefix(limit, warn, int(restart_s))
 
 
+def parse_bfd(text: str) -> Bfd | None:
+    """Read ``true`` (300 ms x 3), ``INTERVAL[,MULTIPLIER]`` such as ``100ms,3``, or ``false``; raises ValueError.
+
+    The interval is that of both directions (RFC 5880 section 6.8.1: bfd.DesiredMinTxInterval, bfd.RequiredMinRxInterval).
+    """
+    if text in {"true", "false"}:
+        return Bfd() if text == "true" else None
+    interval, _, times = text.replace(" ", "").partition(",")
+    interval_ms = 1000 * parse_duration(interval)
+    multiplier = int(times) if times.isascii() and times.isdecimal() and len(times) < 4 else 0 if times else 3
+    if interval_ms != int(interval_ms) or not BFD_MIN_MS <= interval_ms <= BFD_MAX_MS or not 1 <= multiplier <= 255:
+        raise ValueError("must be true, false or INTERVAL[,MULTIPLIER]: 50ms to 60s, and 1 to 255, such as 300ms,3")
+    return Bfd(min_tx_ms=int(interval_ms), min_rx_ms=int(interval_ms), multiplier=multiplier)
+
+
 def parse_flag(text: str) -> bool:
     """Read ``true`` or ``false``; raises ValueError."""
     if text not in {"true", "false"}:
@@ -70,6 +89,7 @@ PEER_ANNOTATIONS: Final[Mapping[str, Callable[[Any], str]]] = {
     ROLE_STRICT: parses(parse_flag),
     EXTENDED_NEXT_HOP: parses(parse_flag),
     ADD_PATH: _one_of("receive"),
+    BFD: parses(parse_bfd),
     INTERFACE: lambda text: "" if _INTERFACE.fullmatch(text) else "must be the name of a link, such as eth0",
 }
 

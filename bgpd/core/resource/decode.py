@@ -87,6 +87,7 @@ def bgp_peer(name: str, resource: Resource) -> BgpPeer:
         role_strict=annotations.get(notes.ROLE_STRICT) == "true",
         extended_next_hop=annotations.get(notes.EXTENDED_NEXT_HOP) == "true",
         add_path=notes.ADD_PATH in annotations,
+        bfd=notes.parse_bfd(annotations[notes.BFD]) if notes.BFD in annotations else None,
     )
 
 

@@ -60,6 +60,7 @@ _ROUTES: Final = {
     "allowed_own_asns": "numAllowedLocalASNumbers",
     "reflector_cluster": "cluster id",
     "max_prefix": "max-prefix",
+    "bfd": "BFD",
 }
 """Fields of its policy: they change what a session carries, not the session."""
 
