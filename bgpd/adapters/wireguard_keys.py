@@ -29,9 +29,13 @@ class WireguardKeys:
     def __init__(self, directory: Path = DIRECTORY) -> None:
         self._path = directory / _FILE
 
+    def there(self) -> bool:
+        """Whether a pair was made."""
+        return self._path.exists()
+
     def public(self) -> str:
         """Return the public key, base64; a pair is made where there is none. Raises Unfit, with the path and how to mend it."""
-        if not self._path.exists():
+        if not self.there():
             self._write(X25519PrivateKey.generate())
         return public_of(self._private())
 

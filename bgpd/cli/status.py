@@ -40,6 +40,8 @@ def status_table(view: StatusView, now: float) -> Table:
         ("routes", _routes(view)),
         ("nodes", _nodes(view)),
     ]
+    if view.mtu_workload_bytes:
+        rows.append(("mtu", f"{view.mtu_workload_bytes} for workloads, {view.mtu_uplink_bytes} on the uplinks"))
     if view.drain is not None:
         rows.append(("drain", drain_text(view.drain, now)))
     if view.forced:

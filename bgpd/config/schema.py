@@ -309,6 +309,13 @@ class KernelSection(Section, frozen=True, kw_only=True):
         )
 
 
+class MtuSection(Section, frozen=True, kw_only=True):
+    """What workloads are told to send at most."""
+
+    file: FilePath = "/var/lib/bgpd/mtu"
+    """Where the MTU for workloads is written: a number and the end of a line."""
+
+
 class WireguardSection(Section, frozen=True, kw_only=True):
     """The WireGuard key pair of this node; whether and how WireGuard is used is FelixConfiguration's and the pools' to say."""
 
@@ -460,6 +467,7 @@ class Config(Section, frozen=True, kw_only=True):
     kernel: KernelSection = KernelSection()
     startup: StartupSection = StartupSection()
     wireguard: WireguardSection = WireguardSection()
+    mtu: MtuSection = MtuSection()
     secrets: SecretsSection = SecretsSection()
     speaker: SpeakerSection = SpeakerSection()
     collect: CollectSection = CollectSection()

@@ -31,8 +31,8 @@ class Fib:
         self.table = table
         self._settings = settings
         self._users: dict[GroupKey, int] = {}
-        self._values: dict[tuple[GroupKey, Family], tuple[RouteSettings, KernelRoute]] = {}
-        """The value that the routes of a group share, and the settings that it was made with."""
+        self._values: dict[tuple[GroupKey, Family], tuple[RouteSettings, int, KernelRoute]] = {}
+        """The value that the routes of a group share, and the settings and the MTU that it was made with."""
         self._legs: dict[Leg, int] = {}
         self._rules: tuple[RuleKey, ...] = ()
 
@@ -45,13 +45,14 @@ class Fib:
         self.set_legs(group, legs, weights)
         self._set_route(prefix, self.to(group, prefix.family))
 
-    def to(self, group: GroupKey, family: Family) -> KernelRoute:
-        """Return the value that the routes of *group* share."""
+    def to(self, group: GroupKey, family: Family, mtu_bytes: int = 0) -> KernelRoute:
+        """Return the value that the routes of *group* share; *mtu_bytes* where the configuration says none, 0: that of their link."""
         settings = self._settings()
         shared = self._values.get((group, family))
-        if shared is None or shared[0] is not settings:
-            shared = self._values[group, family] = settings, settings.unicast(family, group)
-        return shared[1]
+        if shared is None or shared[0] is not settings or shared[1] != mtu_bytes:
+            route = settings.unicast(family, group, mtu_bytes)
+            shared = self._values[group, family] = settings, mtu_bytes, route
+        return shared[2]
 
     def drop(self, prefix: Prefix, kind: RouteKind) -> None:
         """Install *prefix* as blackhole, unreachable or prohibit."""

@@ -18,7 +18,9 @@ from bgpd.core.ipam.qualify import draws_from, selects
 from bgpd.core.overlay import kinds, wireguard
 from bgpd.core.overlay.choose import Choice, How, Situation, choose
 from bgpd.core.overlay.kind import Here, Kind, There
+from bgpd.core.overlay.mtu import work_out
 from bgpd.core.overlay.restore import Restore
+from bgpd.core.overlay.turn import Turns
 from bgpd.core.overlay.ways import Ways
 from bgpd.core.rib import adj_in
 from bgpd.core.rib.bandwidth import shares
@@ -30,7 +32,7 @@ from bgpd.model.felix import NOTHING_SAID
 from bgpd.model.forwarding import DeviceKey, Group, GroupKey, KernelKey, KernelRoute, KernelValue, Leg, RouteKind
 from bgpd.model.node import Node
 from bgpd.model.overlay import Path
-from bgpd.model.pool import BlockClaim, BlockRelease, Fallback, Pool
+from bgpd.model.pool import BlockClaim, BlockRelease, Fallback, Mode, Pool
 from bgpd.model.prefix import Address, Family, Prefix
 
 TEXTS = 256
@@ -107,6 +109,9 @@ class Forwarder:
         """Nodes to look at again, by when a quiet time of a block of theirs is over; blocks lost together share it."""
         self._ways: dict[Hashable, tuple[GroupKey, Choice, tuple[int, ...]]] = {}
         """Ways of prefixes that BGP alone knows, of the settling under way: few legs carry many prefixes."""
+        self._turns = Turns()
+        self._large: dict[str, tuple[int, int]] = {}
+        """Workloads' devices whose MTU is too large, as told: theirs, and the limit."""
         self._felix = NOTHING_SAID
         """As it holds for this node."""
         self._tunnels: dict[str, tuple[bool, bool]] = {}
@@ -139,12 +144,16 @@ class Forwarder:
 
     def deadline(self) -> float | None:
         """When the next quiet time is over, or would have been: one that began anew is found out then. O(instants)."""
-        return min(self._quiet, default=None)
+        turn = self._turns.deadline()
+        return min([*self._quiet, *([turn] if turn is not None else [])], default=None)
 
     def expire(self, now: float) -> None:
         """Mark the nodes stale whose quiet time is over."""
         for due in [due for due in self._quiet if due <= now]:
             self._state.stale.nodes.update(self._quiet.pop(due))
+        if self._turns.expire(now):
+            self._state.stale.overlay = True
+            self._state.stale.nodes.update(dict.fromkeys(self._state.facts.nodes))
 
     # -------------------------------------------------------------- own
 
@@ -268,23 +277,44 @@ class Forwarder:
         facts = self._state.facts
         links = self._state.resolver.links
         felix = self._felix = facts.felix_of(facts.me.name)
-        here = Here(facts.me, facts.options, felix, kinds.uplink_mtu_bytes(links.values()))
+        uplink_mtu_bytes = kinds.uplink_mtu_bytes(links.values(), felix.mtu_interface_pattern)
+        here = Here(facts.me, facts.options, felix, uplink_mtu_bytes)
         pools = [(pool, self._fallback(pool)) for pool in facts.pools.values()]
+        before, self._state.mtu = self._state.mtu, work_out(here, pools)
         tunnels: dict[str, tuple[bool, bool]] = {}
         for kind in kinds.KINDS:
             wanted = kinds.wanted(kind, pools, felix)
             if kind is wireguard.KIND:
                 self._state.wireguard_wanted = wanted
-            made = kind.make(here) if wanted else {}
+            stands = self._turns.observe(kind.name, wanted, self._state.now, live=self._state.decided)
+            made = kind.make(here) if stands else {}
             for name in kind.devices:
                 if name in made:
                     self.fib.hold(DeviceKey(name), made[name])
                 else:
                     self.fib.release(DeviceKey(name))
                 tunnels[name] = name in made, name in links and links[name].up
-        if tunnels != self._tunnels:
+        self._judge_workloads()
+        if tunnels != self._tunnels or before.pools != self._state.mtu.pools:
             self._tunnels = tunnels
             self._state.stale.nodes.update(dict.fromkeys(facts.nodes))
+
+    def _judge_workloads(self) -> None:
+        """Tell of workloads that send more than the overlay takes, once for each that is so; several that come together are one notice."""
+        limit = self._state.mtu.workload_bytes
+        links = [link for link in self._state.resolver.links.values() if kinds.is_workload(link.name)]
+        large = {link.name: link.mtu_bytes for link in links if link.mtu_bytes > limit}
+        fresh = [name for name, mtu_bytes in large.items() if self._large.get(name) != (mtu_bytes, limit)]
+        self._large = {name: (mtu_bytes, limit) for name, mtu_bytes in large.items()}
+        if fresh:
+            self._state.note(
+                "mtu.exceeded",
+                device=fresh[0],
+                devices=len(fresh),
+                mtu_bytes=large[fresh[0]],
+                limit_bytes=limit,
+                mend="let the CNI plugin take its MTU from bgpd's file ([mtu] file), and make the workloads anew",
+            )
 
     def _remote(self, name: str) -> None:
         """Decide once for the blocks of a node that share their facts, and give those with the same legs one group. O(its blocks)."""
@@ -307,11 +337,17 @@ class Forwarder:
                     group = leader[choice.legs, weights] = GroupKey(f"node {name} {first}")
                     self.fib.set_legs(group, choice.legs, weights)
                 remote.groups.append((group, alike))
-                route = self.fib.to(group, first.family)
+                route = self.fib.to(group, first.family, self._route_mtu_bytes(alike.pool))
             self._install(alike.blocks, name, choice, route)
         self._leave(remote, set(blocks))
         if not remote.routed and not remote.held:
             del self._remotes[name]
+
+    def _route_mtu_bytes(self, pool: Pool | None) -> int:
+        """Return the MTU of routes to a pool's blocks; 0 where it is that of the uplinks anyway."""
+        mtu = self._state.mtu
+        mtu_bytes = mtu.pools.get(pool.name, 0) if pool is not None else 0
+        return mtu_bytes if mtu_bytes < mtu.uplink_bytes else 0
 
     def _install(self, blocks: list[Prefix], node: str, choice: Choice, route: KernelRoute | None) -> None:
         """Have *blocks* reached alike; those that have their route already cost no more than a look."""
@@ -394,8 +430,13 @@ class Forwarder:
     def _choose(self, block: Prefix, node: Node | None, facts: _Alike) -> Choice:
         """Collect the situation of blocks like *block* and apply the table."""
         state = self._state
-        encrypts = wireguard.enabled(self._felix, block.family) and self._encrypts(block, node)
+        encrypts = (
+            wireguard.enabled(self._felix, block.family)
+            and not self._turns.yields(wireguard.KIND.name)
+            and self._encrypts(block, node)
+        )
         kind, mode = kinds.of_pool(facts.pool, self._felix, encrypts=encrypts)
+        kind, mode = self._in_turn(block, kind, mode, usable=facts.selection is not None or bool(facts.direct))
         tunnel, tunnel_reason = self._tunnel(block, node, kind) if kind is not None else ((), "")
         fallback, fallback_reason = self._preferred(block, node, self._fallback(facts.pool))
         forced = state.facts.forced.get(node.name, Path.AUTO) if node is not None else Path.AUTO
@@ -454,6 +495,16 @@ class Forwarder:
                 reason = "the pool does not allow it: only by force"
             found.append(Candidate(kind.name.value.lower(), leg, reason))
         return found
+
+    def _in_turn(self, block: Prefix, kind: Kind | None, mode: Mode, *, usable: bool) -> tuple[Kind | None, Mode]:
+        """Return the kind that may carry *block* now: where a new one gives way, that which does; none if the native path is *usable*."""
+        if kind is None or not self._turns.yields(kind.name):
+            return kind, mode
+        reached = self.reached.get(block)
+        before = kinds.of_device(reached.legs[0].device) if reached is not None and reached.how is How.TUNNEL else None
+        if before is not None and before is not kind and self._tunnels.get(before.devices[0]) == (True, True):
+            return before, Mode.ALWAYS
+        return (None, Mode.NEVER) if usable else (kind, mode)
 
     def _selected(self, block: Prefix) -> Selection | None:
         """Return the selection with a usable path for the block, or for the longest aggregate above it. O(lengths of selections).

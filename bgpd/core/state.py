@@ -7,6 +7,7 @@ from collections import Counter, deque
 import msgspec
 
 from bgpd.core.facts import Facts
+from bgpd.core.overlay.mtu import Mtu
 from bgpd.core.peering.resolve import Sessions
 from bgpd.core.rib.adj_in import AdjIn, Path
 from bgpd.core.rib.decision import NOTHING, Selection
@@ -108,6 +109,8 @@ class State:
         """What this node announces of its own (core/originate.py)."""
         self.transit: set[Address] = set()
         """Peers that could get learned routes (core/export.py)."""
+        self.mtu = Mtu(0, 0, {})
+        """As links, pools and settings are now; of none at first."""
         self.wireguard_wanted = False
         """Some pool could use WireGuard: this node needs a key pair."""
         self.stale = Stale()

@@ -135,6 +135,8 @@ class DaemonViews:
             nodes_unreachable=sum(way is How.UNREACHABLE for way in ways.values()),
             drain=self._drained(),
             forced=self._overlay.forced(),
+            mtu_workload_bytes=self._state.mtu.workload_bytes,
+            mtu_uplink_bytes=self._state.mtu.uplink_bytes,
         )
 
     # -------------------------------------------------------------- drain

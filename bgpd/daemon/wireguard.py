@@ -64,6 +64,15 @@ class Wireguard:
         """Something was decided, or reached the kernel: look whether there is something to do."""
         self._changed.set()
 
+    async def restore(self) -> None:
+        """Tell the core of the key that there is, before anything else: a device that a restart finds is wanted from the first on."""
+        if not self._keys.there():
+            return
+        try:
+            await self._deliver(WireguardKeyMade(self._keys.public()))
+        except Unfit as unfit:
+            self._tell_unfit(str(unfit))
+
     async def run(self) -> None:
         """Make, tell and change the key, for ever."""
         while True:

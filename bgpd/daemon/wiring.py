@@ -58,6 +58,7 @@ from bgpd.daemon.fib import FibViews
 from bgpd.daemon.force import Forces
 from bgpd.daemon.live import Live, Makers
 from bgpd.daemon.metrics import Metrics
+from bgpd.daemon.mtu import MtuFile
 from bgpd.daemon.overlay_views import OverlayViews
 from bgpd.daemon.peer_views import PeerViews
 from bgpd.daemon.record import Recorder
@@ -184,6 +185,7 @@ class Daemon:
             tables.releases, ReleaseTarget(self._store), clock=clock.monotonic, converged=_nothing, notice=self._notice
         )
 
+        self._mtu = MtuFile(Path(config.mtu.file), self._pipeline.state, self._notice)
         self._wireguard = Wireguard(
             WireguardKeys(Path(config.wireguard.directory)),
             self._store,
@@ -226,6 +228,7 @@ class Daemon:
         await self._forces.restore()
         await self._drain.restore()  # before anything that leads to an announcement
         await self._inbox.put(self._configured)
+        await self._wireguard.restore()
         try:
             # First of all: a second daemon on this host ends here, before it touches the kernel or the speaker.
             await server.start()
@@ -345,6 +348,7 @@ class Daemon:
     def _settled(self, seconds: float, since_s: float) -> None:
         self._metrics.settled(seconds, since_s)
         self._wireguard.look()
+        self._mtu.look()
 
     def _advanced(self) -> None:
         self._kernel_reconciler.wake()

@@ -210,9 +210,10 @@ class RouteSettings(msgspec.Struct, frozen=True, kw_only=True):
         """Return the rules that lead to the table."""
         return tuple(RuleKey(family, self.rule_priority, self.table) for family in Family if self.rule_priority)
 
-    def unicast(self, family: Family, group: GroupKey) -> KernelRoute:
+    def unicast(self, family: Family, group: GroupKey, mtu_bytes: int = 0) -> KernelRoute:
+        """Return a route to *group*; *mtu_bytes* where no MTU is set for all."""
         source = self.source_ipv4 if family is Family.IPV4 else self.source_ipv6
-        return KernelRoute(RouteKind.UNICAST, group, source, self.mtu_bytes)
+        return KernelRoute(RouteKind.UNICAST, group, source, self.mtu_bytes or mtu_bytes)
 
 
 KernelKey = DeviceKey | NeighbourKey | FdbKey | WireguardPeerKey | Leg | GroupKey | RouteKey | RuleKey

@@ -60,6 +60,8 @@ KINDS: dict[str, Kind] = {
     ),
     "mqtt.lost": Kind("the broker cannot be reached; it is tried again"),
     "mqtt.returned": Kind("the broker is there again", good=True),
+    "mtu.exceeded": Kind("workloads have a larger MTU than the overlay leaves them"),
+    "mtu.unwritten": Kind("the MTU for workloads could not be written to its file"),
     "name.held": Kind("another boot of this host holds the node's name; its lease is waited for"),
     "neighbors.refused": Kind("a peer is not configured in ExaBGP; it is tried again"),
     "node.died": Kind("the lease of a node has ended"),

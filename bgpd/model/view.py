@@ -64,6 +64,9 @@ class StatusView(msgspec.Struct, frozen=True, kw_only=True):
     """None: the node is not drained."""
     forced: tuple[ForceView, ...] = ()
     """Nodes whose way an operator has said."""
+    mtu_workload_bytes: int = 0
+    """What workloads may send wherever it goes; 0: not known yet."""
+    mtu_uplink_bytes: int = 0
 
 
 class BfdView(msgspec.Struct, frozen=True, kw_only=True):

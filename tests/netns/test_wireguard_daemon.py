@@ -12,9 +12,8 @@ import pytest
 
 from bgpd.adapters.wireguard_keys import WireguardKeys
 from bgpd.model.forwarding import WIREGUARD_DEVICE
-from bgpd.model.prefix import Address, Prefix
 from bgpd.sim.namespace import Namespace
-from tests.netns.wireguard_world import DEADLINE_S, TCP_BYTES, Node, ping, transfer, wait
+from tests.netns.wireguard_world import DEADLINE_S, TCP_BYTES, Node, Pair, ping, transfer, wait
 
 pytestmark = pytest.mark.netns
 
@@ -22,44 +21,9 @@ STREAM_PPS = 100
 """Of the stream during a change: 128 packets that WireGuard holds back are more than a second of it."""
 
 
-class Pair:
-    """Owns both nodes, on one link, and the addresses of their workloads."""
-
-    def __init__(self, folder: Path) -> None:
-        self.nodes = (Node(1, folder, kind="WireGuard"), Node(2, folder, kind="WireGuard"))
-        one, two = self.nodes
-        one.netns.ip("link", "add", "up0", "type", "veth", "peer", "name", "up0", "netns", two.netns.name)
-        for node in self.nodes:
-            node.netns.ip("address", "add", f"192.0.2.{node.number}/32", "dev", "up0")
-            node.netns.ip("link", "set", "up0", "up")
-        # Not the subnet of the nodes' addresses, or they would reach each other's blocks directly.
-        one.netns.ip("route", "add", "192.0.2.2", "dev", "up0")
-        two.netns.ip("route", "add", "192.0.2.1", "dev", "up0")
-        for node in self.nodes:
-            node.config.write_text(
-                node.config.read_text().replace(f"192.0.2.{node.number}/24", f"192.0.2.{node.number}/32")
-            )
-        self.addresses: list[str] = []
-
-    def start(self) -> None:
-        """Start the daemons, and their workloads' traffic."""
-        for node in self.nodes:
-            node.start()
-        for node in self.nodes:
-            wait(node.block, *self.nodes)
-            block = Prefix.parse(node.block())
-            self.addresses.append(str(Address(block.network + 5)))
-            node.attach(self.addresses[-1])
-        wait(lambda: ping(self.nodes[0], self.addresses[1], "-c", "1"), *self.nodes)
-
-    def close(self) -> None:
-        for node in self.nodes:
-            node.close()
-
-
 @pytest.fixture
 def pair(tmp_path: Path) -> Iterator[Pair]:
-    made = Pair(tmp_path)
+    made = Pair(tmp_path, kind="WireGuard", subnet=False)
     try:
         made.start()
         yield made
@@ -82,10 +46,7 @@ def wireguard_go(space: Namespace) -> list[str]:
 
 def stated_key(node: Node) -> str | None:
     """Return the key that the Node resource names."""
-    store = re.search(r'url = "(.*)"', node.config.read_text())
-    assert store is not None
-    line = ["python", "-m", "bgpd.cli.main", "get", "node", node.name, "-o", "json", "--store", store[1]]
-    found = json.loads(subprocess.run(line, capture_output=True, text=True, check=True, timeout=DEADLINE_S).stdout)
+    found = json.loads(node.store("get", "node", node.name, "-o", "json"))
     resource = found[0] if isinstance(found, list) else found
     key = resource.get("status", {}).get("wireguardPublicKey")
     assert key is None or isinstance(key, str)

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bgpd.model.prefix import Address, Prefix
 from bgpd.sim.namespace import Namespace
 
 DEADLINE_S = 30.0
-POOL, POOL_V6 = "10.65.0.0/16", "fd65::/48"
 CONFIG = """
 [node]
 name = "{name}"
@@ -120,6 +120,12 @@ class Node:
             self.workload.ip("route", "replace", "default", "via", gateway, "dev", "eth0")
         self.netns.ip("route", "replace", f"{address}/{bits}", "dev", "cali0")
 
+    def store(self, *command: str, given: str = "") -> str:
+        """Run a command on the store; raises CalledProcessError where it is refused."""
+        url = f"sqlite:///{self.folder.parent}/store.db"
+        line = [sys.executable, "-m", "bgpd.cli.main", *command, "--store", url]
+        return subprocess.run(line, input=given, capture_output=True, text=True, check=True, timeout=DEADLINE_S).stdout
+
     def counters(self, device: str) -> tuple[int, int]:
         """Return the packets that a device has received and sent."""
         (link,) = self.netns.ip_json("-s", "link", "show", "dev", device)
@@ -132,6 +138,40 @@ class Node:
         self.netns.kill_all()
         self.netns.close()
         self.workload.close()
+
+
+class Pair:
+    """Owns both nodes, on one link, and the addresses of their workloads."""
+
+    def __init__(self, folder: Path, *, kind: str, subnet: bool, more: str = "") -> None:
+        """*subnet*: each node sees the other in its own subnet, and reaches its blocks directly; else only their addresses."""
+        self.nodes = (Node(1, folder, kind=kind, more=more), Node(2, folder, kind=kind, more=more))
+        one, two = self.nodes
+        one.netns.ip("link", "add", "up0", "type", "veth", "peer", "name", "up0", "netns", two.netns.name)
+        for node in self.nodes:
+            length = 24 if subnet else 32
+            node.netns.ip("address", "add", f"192.0.2.{node.number}/{length}", "dev", "up0")
+            node.netns.ip("link", "set", "up0", "up")
+            if not subnet:
+                node.netns.ip("route", "add", f"192.0.2.{3 - node.number}", "dev", "up0")
+                text = node.config.read_text()
+                node.config.write_text(text.replace(f"192.0.2.{node.number}/24", f"192.0.2.{node.number}/32"))
+        self.addresses: list[str] = []
+
+    def start(self) -> None:
+        """Start the daemons, and let their workloads reach each other."""
+        for node in self.nodes:
+            node.start()
+        for node in self.nodes:
+            wait(node.block, *self.nodes)
+            block = Prefix.parse(node.block())
+            self.addresses.append(str(Address(block.network + 5)))
+            node.attach(self.addresses[-1])
+        wait(lambda: ping(self.nodes[0], self.addresses[1], "-c", "1"), *self.nodes)
+
+    def close(self) -> None:
+        for node in self.nodes:
+            node.close()
 
 
 TCP_BYTES = 3_000_000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from bgpd.core.overlay import ipip, vxlan, wireguard
@@ -53,13 +54,23 @@ def of_pool(
     return None, Mode.NEVER
 
 
-def uplink_mtu_bytes(links: Iterable[LinkChanged]) -> int:
-    """Return the smallest MTU of the uplinks, whether they are up or not, so that a device's does not move with carrier."""
+def uplink_mtu_bytes(links: Iterable[LinkChanged], pattern: str | None = None) -> int:
+    """Return the smallest MTU of the uplinks, whether they are up or not, so that a device's does not move with carrier.
+
+    *pattern*, a regular expression, says which links are uplinks (mtuIfacePattern); None: all but tunnels and workloads.
+    """
     return min(
         (
             link.mtu_bytes
             for link in links
-            if link.name not in _NOT_AN_UPLINK and not link.name.startswith(_WORKLOAD_PREFIX)
+            if link.name not in _NOT_AN_UPLINK
+            and not is_workload(link.name)
+            and (pattern is None or re.search(pattern, link.name))
         ),
         default=DEFAULT_MTU_BYTES,
     )
+
+
+def is_workload(device: str) -> bool:
+    """Whether a device leads to a workload: Calico's CNI plugin names them so."""
+    return device.startswith(_WORKLOAD_PREFIX)

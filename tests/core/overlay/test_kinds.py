@@ -7,9 +7,21 @@ from msgspec.structs import replace
 
 from bgpd.core.overlay.choose import How
 from bgpd.core.overlay.kinds import uplink_mtu_bytes
+from bgpd.core.overlay.turn import LINGER_S, YIELD_S
 from bgpd.core.pipeline import Pipeline
 from bgpd.model import event as ev
-from bgpd.model.forwarding import IPIP_DEVICE, VXLAN_DEVICE, DeviceKey, IpipDevice, Leg, RouteKey, VxlanDevice
+from bgpd.model.forwarding import (
+    IPIP_DEVICE,
+    VXLAN_DEVICE,
+    DeviceKey,
+    GroupKey,
+    IpipDevice,
+    KernelRoute,
+    Leg,
+    RouteKey,
+    RouteKind,
+    VxlanDevice,
+)
 from bgpd.model.peer import Notification
 from bgpd.model.pool import Fallback, Mode, parse_preference, preference_text
 from tests.core import world as w
@@ -30,6 +42,15 @@ def running(*more: ev.Event, ipip: Mode = Mode.NEVER, fallback: tuple[Fallback, 
     return w.feed(w.running(), [pool, *more])
 
 
+MODES = ("vxlan_mode", "ipip_mode")
+GROUP = GroupKey("node node2 10.65.2.0/26")
+
+
+def over(pipeline: Pipeline, at: float = 50.0) -> Pipeline:
+    """Let the times of a live change be over."""
+    return w.feed(pipeline, [ev.Tick()], now=at)
+
+
 def way(pipeline: Pipeline) -> tuple[How, tuple[Leg, ...], str]:
     reached = pipeline.forwarder.reached[w.BLOCK2]
     return reached.how, reached.legs, reached.reason
@@ -43,7 +64,7 @@ def devices(pipeline: Pipeline) -> dict[str, object]:
 
 def test_ipip_mode_always_sends_through_ipip() -> None:
     """ipipMode Always goes through the IPIP device, with room for its header, though BGP has a path."""
-    pipeline = running(ipip=Mode.ALWAYS, fallback=())
+    pipeline = over(running(ipip=Mode.ALWAYS, fallback=()))
 
     assert (How.TUNNEL, IPIP) == way(pipeline)[:2]
     assert {IPIP_DEVICE: IpipDevice(local=w.A("10.0.0.1"), mtu_bytes=1480)} == devices(pipeline)
@@ -51,7 +72,7 @@ def test_ipip_mode_always_sends_through_ipip() -> None:
 
 def test_ipip_mode_cross_subnet_spares_the_own_subnet() -> None:
     """ipipMode CrossSubnet takes the tunnel to another subnet, and BGP's path within ours."""
-    far = running(ipip=Mode.CROSS_SUBNET)
+    far = over(running(ipip=Mode.CROSS_SUBNET))
     subnet = w.P("10.0.0.0/24")
     me, other = (replace(w.node(number), ipv4_subnet=subnet) for number in (1, 2))
     near = running(replace(w.CONFIGURED, node=me), ev.NodeChanged(me), ev.NodeChanged(other), ipip=Mode.CROSS_SUBNET)
@@ -118,16 +139,59 @@ def test_no_tunnel_goes_through_a_tunnel() -> None:
 
 
 def test_live_change_of_the_mode_moves_the_group_only() -> None:
-    """A pool that goes from VXLAN to IPIP keeps its routes: their group gets the other leg, which stands before."""
-    pipeline = w.feed(w.running(), [ev.PoolChanged(replace(w.POOL, vxlan_mode=Mode.ALWAYS))])
+    """A pool that goes from VXLAN to IPIP keeps its group, which gets the other leg; its routes get the other MTU."""
+    vxlan, ipip = (ev.PoolChanged(replace(w.POOL, fallback=(), **{mode: Mode.ALWAYS})) for mode in MODES)
+    pipeline = w.feed(w.running(), [vxlan, link(VXLAN_DEVICE)])
     assert VXLAN == way(pipeline)[1]
     pipeline.tables.kernel.take()
 
-    w.feed(pipeline, [ev.PoolChanged(replace(w.POOL, ipip_mode=Mode.ALWAYS))])
+    w.feed(pipeline, [ipip])
+    assert VXLAN == way(pipeline)[1]  # the other side may have no device yet
+    assert {VXLAN_DEVICE, IPIP_DEVICE} == set(devices(pipeline))
+    over(pipeline, YIELD_S)
 
+    assert {VXLAN_DEVICE, IPIP_DEVICE} == set(devices(pipeline))
     assert IPIP == way(pipeline)[1]
-    changed = pipeline.tables.kernel.take()
-    assert [] == [key for key in changed if isinstance(key, RouteKey)]
+    before, after = (
+        KernelRoute(RouteKind.UNICAST, group, mtu_bytes=mtu) for group, mtu in ((GROUP, 1450), (GROUP, 1480))
+    )
+    assert before != after == pipeline.tables.kernel.get(RouteKey(w.BLOCK2))
+    assert GROUP in pipeline.tables.kernel.take()
+    over(pipeline, LINGER_S)
+    assert {IPIP_DEVICE} == set(devices(pipeline))
+
+
+def test_new_kind_gives_way_to_a_native_path_that_can_be_used() -> None:
+    """A pool that goes from Never to Always keeps to the native path until the others have their devices; without one it does not wait."""
+    change = ev.PoolChanged(replace(w.POOL, fallback=(), ipip_mode=Mode.ALWAYS))
+    none = ev.PoolChanged(replace(w.POOL, fallback=()))
+    pipeline = w.feed(w.running(), [none, change])
+    assert How.NATIVE == way(pipeline)[0]
+    w.feed(pipeline, LOST)
+    assert (How.TUNNEL, IPIP) == way(pipeline)[:2]
+
+    pipeline = over(w.feed(w.running(), [none, change]), YIELD_S)
+    assert (How.TUNNEL, IPIP) == way(pipeline)[:2]
+
+
+def test_device_stays_for_those_who_still_send_by_it() -> None:
+    """A pool that goes back to Never takes the native path at once, and the device stays until the others have done so."""
+    pipeline = over(running(ipip=Mode.ALWAYS, fallback=()))
+    w.feed(pipeline, [ev.PoolChanged(replace(w.POOL, fallback=()))], now=100.0)
+    assert How.NATIVE == way(pipeline)[0]
+    assert {IPIP_DEVICE} == set(devices(pipeline))
+
+    over(pipeline, 100.0 + LINGER_S)
+    assert {} == devices(pipeline)
+
+
+def test_restart_gives_way_to_nothing() -> None:
+    """What is found at start is used at once: there is no one to wait for, and no route changes."""
+    events = [
+        ev.PoolChanged(replace(w.POOL, ipip_mode=Mode.ALWAYS)) if event == ev.PoolChanged(w.POOL) else event
+        for event in w.whole()
+    ]
+    assert (How.TUNNEL, IPIP) == way(w.feed(Pipeline(), events))[:2]
 
 
 def test_devices_leave_room_for_their_own_header() -> None:

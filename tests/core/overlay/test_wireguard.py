@@ -147,14 +147,17 @@ def test_enabled_wireguard_takes_the_pools_place() -> None:
     """wireguardEnabled sends all of a family to nodes with a key through it, whatever BGP and the pool say; others go as the pool says."""
     ipip = ev.PoolChanged(replace(w.POOL, fallback=(), ipip_mode=Mode.ALWAYS))
     pipeline = running(ipip, link(IPIP_DEVICE), felix(wireguard_enabled=True), ev.NodeChanged(w.node(3)), fallback=())
+    w.feed(pipeline, [ev.Tick()], now=50.0)
     assert (How.TUNNEL, LEG) == way(pipeline)[:2]
     assert (How.TUNNEL, IPIP_DEVICE) == (way(pipeline, w.BLOCK3)[0], way(pipeline, w.BLOCK3)[1][0].device)
 
-    w.feed(pipeline, [ev.LinkRemoved(WIREGUARD_DEVICE)])
+    w.feed(pipeline, [ev.LinkRemoved(WIREGUARD_DEVICE)], now=50.0)
     assert IPIP_DEVICE == way(pipeline)[1][0].device
 
-    w.feed(pipeline, [link(WIREGUARD_DEVICE), ev.FelixConfigurationRemoved("default")])
+    w.feed(pipeline, [link(WIREGUARD_DEVICE), ev.FelixConfigurationRemoved("default")], now=50.0)
     assert IPIP_DEVICE == way(pipeline)[1][0].device
+    assert pipeline.tables.kernel.get(DeviceKey(WIREGUARD_DEVICE)) is not None  # for those who still send by it
+    w.feed(pipeline, [ev.Tick()], now=100.0)
     assert pipeline.tables.kernel.get(DeviceKey(WIREGUARD_DEVICE)) is None
 
 
