@@ -181,6 +181,8 @@ def _node(node: NodeSection) -> Iterator[Finding]:
             yield f"node.labels.{name}", rule
     if node.router_id is not None and (reason := _router_id(node.router_id)):
         yield "node.router_id", reason
+    if node.address_ipv6 is not None and (reason := _second_address(node.address_ipv6)):
+        yield "node.address_ipv6", reason
     try:
         if AddressMethod.parse(node.address) is not None:
             return
@@ -190,8 +192,18 @@ def _node(node: NodeSection) -> Iterator[Finding]:
         return
     if reason := _not_unicast(address):
         yield "node.address", reason
+    if node.address_ipv6 is not None and address.family is Family.IPV6:
+        yield "node.address_ipv6", "is for a node whose node.address is of IPv4"
     if node.router_id is None and address.family is Family.IPV6:
         yield "node.router_id", "is required where node.address is an IPv6 address"
+
+
+def _second_address(text: str) -> str:
+    try:
+        address, _ = parse_interface(text)
+    except ValueError as error:
+        return f"{error}; write ADDRESS/LENGTH, such as fd00::1/64"
+    return _not_unicast(address) or ("" if address.family is Family.IPV6 else "must be an IPv6 address")
 
 
 def _router_id(text: str) -> str:

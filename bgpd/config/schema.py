@@ -62,6 +62,8 @@ class NodeSection(Section, frozen=True, kw_only=True):
     name: Name = msgspec.field(default_factory=lambda: socket.gethostname().lower())
     address: str = "first-found"
     """``10.0.0.1/32``: how other nodes reach it; the length is that of its subnet. Or how to find it: a method of AddressMethod."""
+    address_ipv6: str | None = None
+    """``fd00::1/64``: where *address* is of IPv4, the address of IPv6 beside it."""
     asn: AsNumber
     router_id: str | None = None
     """An IPv4 address, or ``hash``: of the node's name (Calico: CALICO_ROUTER_ID)."""
@@ -312,14 +314,15 @@ class KernelSection(Section, frozen=True, kw_only=True):
 class MtuSection(Section, frozen=True, kw_only=True):
     """What workloads are told to send at most."""
 
-    file: FilePath = "/var/lib/bgpd/mtu"
-    """Where the MTU for workloads is written: a number and the end of a line."""
+    file: FilePath | None = None
+    """Where the MTU for workloads is written, a number and the end of a line; None: ``mtu`` in the directory of [state]."""
 
 
 class WireguardSection(Section, frozen=True, kw_only=True):
     """The WireGuard key pair of this node; whether and how WireGuard is used is FelixConfiguration's and the pools' to say."""
 
-    directory: FilePath = str(wireguard_keys.DIRECTORY)
+    directory: FilePath | None = None
+    """None: ``wireguard`` in the directory of [state]."""
     rotate_after_s: Annotated[float, Meta(ge=0, le=315_360_000)] = 0.0
     """Age at which the key is changed, at least a minute; 0: only by ``bgpd wireguard rotate-key``."""
 
@@ -497,18 +500,30 @@ class Config(Section, frozen=True, kw_only=True):
             return parse_interface(self.node.address)[0]
         return hashed_router_id(self.node.name) if self.node.router_id == HASH else Address.parse(self.node.router_id)
 
+    def wireguard_directory(self) -> Path:
+        """Return where the node's WireGuard key pair is."""
+        return Path(self.wireguard.directory or f"{self.state.directory}/wireguard")
+
+    def mtu_file(self) -> Path:
+        """Return where the MTU for workloads is written."""
+        return Path(self.mtu.file or f"{self.state.directory}/mtu")
+
     def own_node(self) -> Node:
         """Return this node as others are to see it."""
-        address, subnet = parse_interface(self.node.address)
-        v4 = address.family is Family.IPV4
+        found = {Family.IPV4: (None, None), Family.IPV6: (None, None)} | {
+            address.family: (address, subnet)
+            for address, subnet in map(parse_interface, filter(None, (self.node.address_ipv6, self.node.address)))
+        }
+        ipv4, ipv6 = found[Family.IPV4], found[Family.IPV6]
         return Node(
             name=self.node.name,
             asn=self.node.asn,
-            ipv4_address=address if v4 else None,
-            ipv4_subnet=subnet if v4 else None,
-            ipv6_address=None if v4 else address,
-            ipv6_subnet=None if v4 else subnet,
+            ipv4_address=ipv4[0],
+            ipv4_subnet=ipv4[1],
+            ipv6_address=ipv6[0],
+            ipv6_subnet=ipv6[1],
             vtep_mac=vtep_mac(self.node.name),
+            vtep_mac_v6=vtep_mac(f"{self.node.name}-v6") if ipv6[0] is not None else None,
             labels=self.node.label_texts(),
         )
 

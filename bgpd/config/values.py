@@ -18,7 +18,7 @@ from bgpd.model.wire import to_builtin
 ALL: Final = frozenset({"*"})
 AT_START: Final[dict[str, frozenset[str]]] = {
     # who we are, for the store, for peers and for their sessions
-    "node": frozenset({"name", "address", "asn", "router_id"}),
+    "node": frozenset({"name", "address", "address_ipv6", "asn", "router_id"}),
     "store": ALL,
     "pool": ALL,  # made at start, where the store holds none
     "fallback": frozenset({"vxlan_vni", "vxlan_port"}),  # of a device that carries traffic, the same on all nodes
@@ -28,7 +28,8 @@ AT_START: Final[dict[str, frozenset[str]]] = {
     "speaker": ALL,  # a process that outlives the daemon
     "api": ALL,  # whoever asks for the reload asks there
     "state": ALL,
-    "wireguard": ALL,  # keys that other nodes know
+    "wireguard": ALL,  # the key's place, and its age
+    "mtu": ALL,
     "web": ALL,  # a browser follows it
     "log": frozenset({"format"}),
 }

@@ -114,7 +114,7 @@ class Daemon:
         except OSError as error:
             raise Fatal(f"cannot record to {record}: {error.strerror}") from error
         self._store = TimedStore(open_store(config.store.url, config.store.access()))
-        kernel_options = config.kernel.options(Path(config.wireguard.directory))
+        kernel_options = config.kernel.options(config.wireguard_directory())
         self._kernel = Kernel(self._inbox.put, self._kernel_drifted, kernel_options)
         self._speaker = Speaker(
             speaker_options(config, attach=attach),
@@ -185,9 +185,9 @@ class Daemon:
             tables.releases, ReleaseTarget(self._store), clock=clock.monotonic, converged=_nothing, notice=self._notice
         )
 
-        self._mtu = MtuFile(Path(config.mtu.file), self._pipeline.state, self._notice)
+        self._mtu = MtuFile(config.mtu_file(), self._pipeline.state, self._notice)
         self._wireguard = Wireguard(
-            WireguardKeys(Path(config.wireguard.directory)),
+            WireguardKeys(config.wireguard_directory()),
             self._store,
             self._pipeline,
             self._kernel_reconciler,

@@ -230,7 +230,10 @@ def test_the_example_holds_and_shows_each_default():
     for key in ("bfd", "filters", "max_prefix", "role"):
         as_shown["peer"][0].pop(key)
     as_shown["peer"][0].pop("password")
-    as_shown["node"].pop("labels")
+    for key in ("labels", "address_ipv6"):
+        as_shown["node"].pop(key)
+    as_shown["wireguard"].pop("directory")
+    as_shown["mtu"].pop("file")
     for key in ("ca", "cert", "key", "server_name", "user", "password_file"):
         as_shown["store"].pop(key)
     for key in ("certificate", "key", "user", "password"):
@@ -585,3 +588,21 @@ resilient_buckets = 64
     assert RouteSettings(table=1000, metric=32, source_ipv4=Address.parse("10.0.0.1"), mtu_bytes=1400) == routes
     options = config.kernel.options()
     assert (200, 1000, Resilience(buckets=64)) == (options.protocol, options.resolve_table, options.resilience)
+
+
+def test_node_with_addresses_of_both_families(tmp_path: Path) -> None:
+    """address_ipv6 stands beside an IPv4 address, with the MAC of a VXLAN device of its own (Calico's rule); a wrong one is told."""
+    path = tmp_path / "bgpd.toml"
+    path.write_text(
+        '[node]\nname = "remotehostname"\nasn = 65001\naddress = "10.0.0.1/24"\naddress_ipv6 = "fd00::1/64"\n'
+    )
+    node = load(path).own_node()
+    assert ("10.0.0.1", "fd00::1") == (str(node.ipv4_address), str(node.ipv6_address))
+    assert "fd00::/64" == str(node.ipv6_subnet)
+    assert "66:3e:ca:a4:db:65" == node.vtep_mac != node.vtep_mac_v6
+
+    for wrong in ("10.0.0.2/24", "fd00::/1000", "ff02::1/64"):
+        path.write_text(f'[node]\nname = "n"\nasn = 65001\naddress = "10.0.0.1/24"\naddress_ipv6 = "{wrong}"\n')
+        with pytest.raises(ConfigError) as caught:
+            load(path)
+        assert ["node.address_ipv6"] == [defect.path for defect in caught.value.errors]

@@ -12,8 +12,7 @@ import pytest
 
 from bgpd.adapters.wireguard_keys import WireguardKeys
 from bgpd.model.forwarding import WIREGUARD_DEVICE
-from bgpd.sim.namespace import Namespace
-from tests.netns.wireguard_world import DEADLINE_S, TCP_BYTES, Node, Pair, ping, transfer, wait
+from tests.netns.wireguard_world import DEADLINE_S, TCP_BYTES, Node, Pair, ping, processes, transfer, wait, wireguard_go
 
 pytestmark = pytest.mark.netns
 
@@ -36,12 +35,6 @@ def keys_of_peers(node: Node) -> set[str]:
     (pid,) = wireguard_go(node.netns)
     command = ["nsenter", "-t", pid, "-m", "-n", "wg", "show", WIREGUARD_DEVICE, "peers"]
     return set(subprocess.run(command, capture_output=True, text=True, check=True, timeout=DEADLINE_S).stdout.split())
-
-
-def wireguard_go(space: Namespace) -> list[str]:
-    """Return the process ids of ``wireguard-go`` in a namespace."""
-    pids = space._run("ip", "netns", "pids", space.name).split()
-    return [pid for pid in pids if Path(f"/proc/{pid}/comm").read_text().strip() == "wireguard-go"]
 
 
 def stated_key(node: Node) -> str | None:
@@ -75,10 +68,7 @@ def test_traffic_of_workloads_goes_encrypted(pair: Pair) -> None:
         assert 0o600 == path.stat().st_mode & 0o777
         secret = path.read_text().strip()
         assert secret not in node.log.read_text()
-        lines = [
-            Path(f"/proc/{pid}/cmdline").read_bytes()
-            for pid in node.netns._run("ip", "netns", "pids", node.netns.name).split()
-        ]
+        lines = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in processes(node.netns)]
         assert not any(secret.encode() in line for line in lines)
 
 

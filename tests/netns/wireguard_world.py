@@ -53,6 +53,17 @@ def private(*command: str) -> list[str]:
     return ["unshare", "--mount", "--propagation", "private", "sh", "-c", _PLACE, "sh", *command]
 
 
+def wireguard_go(space: Namespace) -> list[str]:
+    """Return the process ids of ``wireguard-go`` in a namespace."""
+    return [pid for pid in processes(space) if Path(f"/proc/{pid}/comm").read_text().strip() == "wireguard-go"]
+
+
+def processes(space: Namespace) -> list[str]:
+    """Return the process ids in a namespace."""
+    line = ["ip", "netns", "pids", space.name]
+    return subprocess.run(line, capture_output=True, text=True, check=True, timeout=DEADLINE_S).stdout.split()
+
+
 class Node:
     """Owns a namespace with an uplink (up0, 192.0.2.N) and a workload (in a namespace of its own), and the daemon in it."""
 
@@ -72,7 +83,9 @@ class Node:
 
     def start(self) -> None:
         """Start the daemon."""
-        command = private(sys.executable, "-m", "bgpd.cli.main", "run", "--config", str(self.config))
+        daemon = [sys.executable, "-m", "bgpd.cli.main", "run", "--config", str(self.config)]
+        running = wireguard_go(self.netns)
+        command = ["nsenter", "-t", running[0], "-m", *daemon] if running else private(*daemon)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(["ip", "netns", "exec", self.netns.name, *command], stderr=log)
 

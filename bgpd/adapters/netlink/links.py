@@ -93,12 +93,12 @@ async def ensure_wireguard(
     """Make the WireGuard device *name* as *wanted*, or change *present* into it; returns the reason if that cannot be.
 
     All of it is changed in place, the key too: sessions with it end as soon as packets are to be sent, and what the old key encrypted is
-    still taken. One of another kind is made anew.
+    still taken. One of another kind is made anew, and so is one whose process answers no more.
     """
     try:
         private_key = keys.private(wanted.public_key)
         async with AsyncIPRoute() as route:
-            if present is not None and present.kind not in {wireguard.NATIVE, wireguard.USERSPACE}:
+            if present is not None and not await wireguard.answers(present):
                 await route.link("del", index=present.index)
                 present = None
             link = await _make_wireguard(route, name) if present is None else present

@@ -80,6 +80,17 @@ async def read(link: LinkEntry) -> Configuration:
     return Configuration()
 
 
+async def answers(link: LinkEntry) -> bool:
+    """Whether a link is a WireGuard device that can be set: not one of another kind, nor one whose process has lost its control socket."""
+    if link.kind != USERSPACE:
+        return link.kind == NATIVE
+    try:
+        await _ask(link.name, None)
+    except (Refused, OSError):
+        return False
+    return True
+
+
 async def set_device(link: LinkEntry, private_key: Password, port: int) -> None:
     """Set private key and port; raises Refused, OSError."""
     if link.kind == NATIVE:
