@@ -35,6 +35,8 @@ DEVICES = Path("/sys/class/net")
 WORST = ("unreachable", "fallback", "waiting", "tunnel", "direct", "native", "")
 PATH_STYLE = {"native": GOOD, "direct": GOOD, "tunnel": GOOD, "fallback": WARN, "unreachable": BAD, "waiting": WARN}
 SORTS = ("path", "name", "since")
+NAME_COLUMNS = 14
+"""Of a name; longer ones are cut: 80 columns are few."""
 EVENTS_MIN = 3
 """Lines of events that stay whatever else there is."""
 KEYS_TEXT = "q quit   s sort   p pause   j/k scroll nodes"
@@ -134,9 +136,9 @@ class Screen:
         shown = nodes[self.scrolled : self.scrolled + nodes_room]
         out = [
             *head,
-            _title("SESSIONS", len(peers), peers_room, "  AS, state, since, received, accepted, announced, routes/s"),
+            _title("SESSIONS", len(peers), peers_room, _PEER_TITLES),
             *(_peer(one, found) for one in peers[:peers_room]),
-            _title(f"NODES by {self.sort}", len(nodes), nodes_room, "  path, since, by, why"),
+            _title("NODES", len(nodes), nodes_room, f"{_NODE_TITLES} (nodes by {self.sort})"),
             *(_node(one, found.at) for one in shown),
             Text("EVENTS", style="bold"),
         ]
@@ -210,9 +212,13 @@ def _bits(value: float) -> str:
     return f"{value:.0f} bit/s"
 
 
+_PEER_TITLES = f"{'AS':<12} {'STATE':<11} {'SINCE':>9} {'RECV':>7} {'ACCEPT':>7} {'SENT':>6} {'RECV/S':>7}"
+_NODE_TITLES = f"{'PATH':<12} {'SINCE':>9}  {'BY':<14}  WHY"
+
+
 def _title(text: str, there: int, shown: int, columns: str) -> Text:
-    more = f"  ({there - shown} of {there} not shown)" if shown < there else ""
-    return Text.assemble((text, "bold"), (f"{more}{columns}", DIM))
+    part = f"{text} {shown}/{there}" if shown < there else text
+    return Text(f"{part:<{NAME_COLUMNS}} {columns}", style="bold")
 
 
 def _peer(peer: PeerView, found: Snapshot) -> Text:
@@ -221,7 +227,7 @@ def _peer(peer: PeerView, found: Snapshot) -> Text:
     tail = f" {age(peer.since, found.at):>9} {peer.received:>7} {peer.accepted:>7} {peer.announced:>6} {rate:>+7.0f}"
     style = GOOD if up else BAD
     parts = [
-        (f"{printable(peer.name):<16.16} AS{peer.asn:<10} ", ""),
+        (f"{printable(peer.name):<{NAME_COLUMNS}.{NAME_COLUMNS}} AS{peer.asn:<10} ", ""),
         (f"{printable(peer.state):<11.11}", style),
         (tail if up else f" {printable(peer.reason)}", "" if up else WARN),
     ]
@@ -231,9 +237,9 @@ def _peer(peer: PeerView, found: Snapshot) -> Text:
 def _node(node: NodeView, now: float) -> Text:
     by = ", ".join(f"{leg.rpartition(' ')[2]}" for leg in node.via)
     return Text.assemble(
-        f"{printable(node.name):<16.16} ",
+        f"{printable(node.name):<{NAME_COLUMNS}.{NAME_COLUMNS}} ",
         (f"{printable(node.path or 'no block'):<12}", PATH_STYLE.get(node.path, DIM)),
-        f" {age(node.since, now):>9}  {printable(by):<16}  ",
+        f" {age(node.since, now):>9}  {printable(by):<14}  ",
         (printable(node.reason), DIM),
         ("" if node.alive else " (keeps no lease)", WARN),
     )

@@ -336,6 +336,7 @@ class FakeViews:
         """Hold *routes_held*, or those above."""
         self.routes_held = ROUTES if routes_held is None else routes_held
         self.peers_held = PEERS
+        self.nodes_held = NODES
         self.pools_held = POOLS
         self.hold: asyncio.Event | None = None
         """Assignments wait for it."""
@@ -452,8 +453,8 @@ class FakeViews:
         return self.pools_held
 
     def nodes(self) -> Iterator[NodeView]:
-        """Yield the nodes above."""
-        return iter(NODES)
+        """Yield the nodes held."""
+        return iter(self.nodes_held)
 
     async def route_page(self, query: RouteQuery) -> RoutePage:
         """Answer with the routes held, in order, as many as asked for after the one asked for."""

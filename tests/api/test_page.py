@@ -28,9 +28,9 @@ WAIT_S = 30.0
 
 
 @asynccontextmanager
-async def page(folder: Path, views: FakeViews | None = None, **more: object) -> AsyncIterator[str]:
+async def page(folder: Path, views: FakeViews | None = None, port: int = 0, **more: object) -> AsyncIterator[str]:
     """Serve the page; gives its address."""
-    port = free_port()
+    port = port or free_port()
     endpoint = Endpoint(address="127.0.0.1", port=port, **more)  # type: ignore[arg-type]
     held = views or FakeViews()
     server = PageServer(endpoint, Server(held, folder / "s"), held)

@@ -38,7 +38,7 @@ def snapshot(peers: int = 2, nodes: int = 3, events: int = 2) -> Snapshot:
     return Snapshot(
         at=time.time(),
         status=STATUS,
-        peers=[msgspec.structs.replace(PEERS[n % 2], name=f"router-with-a-name-{n}") for n in range(peers)],
+        peers=[msgspec.structs.replace(PEERS[n % 2], name=f"router-with-a-very-long-name-{n}") for n in range(peers)],
         nodes=[NODES[0]]
         + [
             msgspec.structs.replace(
@@ -48,7 +48,7 @@ def snapshot(peers: int = 2, nodes: int = 3, events: int = 2) -> Snapshot:
         ],
         events=[msgspec.structs.replace(EVENTS[0], sequence=n + 1) for n in range(events)],
         bits_per_s={f"eth{n}": (10.0**n, 5.0) for n in range(12)},
-        routes_per_s={"router-with-a-name-0": 17.0},
+        routes_per_s={"router-with-a-very-long-name-0": 17.0},
     )
 
 
@@ -64,13 +64,20 @@ def test_it_fits_the_terminal(columns: int, height: int, many: int) -> None:
 def test_the_worst_comes_first_and_what_is_left_out_is_counted() -> None:
     """On 80x24 with 500 nodes the unreachable stand at the top, events keep their lines, and the rest is a number."""
     lines = [line.plain for line in Screen().lines(snapshot(peers=40, nodes=500, events=50), 80, 24)]
-    start = next(n for n, line in enumerate(lines) if line.startswith("NODES by path"))
+    start = next(n for n, line in enumerate(lines) if line.startswith("NODES "))
     end = lines.index("EVENTS")
     assert all("unreachable" in line for line in lines[start + 1 : end])
-    assert f"({500 - (end - start - 1)} of 500 not shown)" in lines[start]
+    assert lines[start].startswith(f"NODES {end - start - 1}/500 ")
+    assert "nodes by path" in lines[start]
     assert EVENTS_MIN <= len(lines) - end - 2
     first = next(n for n, line in enumerate(lines) if line.startswith("SESSIONS"))
     assert "Idle" in lines[first + 1]
+
+
+def test_a_session_of_80_columns_is_whole() -> None:
+    """AS, state, since, received, accepted, announced and the rate of a session fit beside its name."""
+    lines = [line.plain for line in Screen().lines(snapshot(), 80, 24)]
+    assert any(line.split()[1:3] == ["AS65001", "Established"] and line.endswith("+17") for line in lines)
 
 
 def test_keys_sort_scroll_and_pause() -> None:
@@ -137,7 +144,7 @@ def test_once_is_for_scripts(run_dir: Path) -> None:
         common = ["top", "--socket", str(run_dir / "s"), "-i", "0.2"]
         text = CliRunner().invoke(cli, [*common, "--once"])
         assert 0 == text.exit_code, text.output
-        assert all(word in text.output for word in ("tor1", "node3", "fallback", "peer.lost", "NODES by path"))
+        assert all(word in text.output for word in ("tor1", "node3", "fallback", "peer.lost", "nodes by path"))
         assert "\x1b" not in text.output
         found = CliRunner().invoke(cli, [*common, "--once", "-o", "json"])
         assert {"tor1", "tor2"} == {peer["name"] for peer in json.loads(found.output)["peers"]}
@@ -197,13 +204,13 @@ def test_in_a_terminal_it_renews_itself_and_ends_by_a_key(run_dir: Path) -> None
     """80x24: what changes shows by itself, s sorts, an absent daemon is said, q ends with the terminal as it was."""
     views = FakeViews()
     with serving(views, run_dir / "s"), terminal(run_dir / "s") as one:
-        lines = one.until(lambda lines: "NODES by path" in "\n".join(lines))
+        lines = one.until(lambda lines: "nodes by path" in "\n".join(lines))
         assert max(map(cell_len, lines)) <= 80
         assert "q quit" in lines[23]
         views.peers_held = [msgspec.structs.replace(PEERS[0], name="tor-new"), PEERS[1]]
         one.until(lambda lines: any(line.startswith("tor-new ") for line in lines))
         one.press("s")
-        one.until(lambda lines: "NODES by name" in "\n".join(lines))
+        one.until(lambda lines: "nodes by name" in "\n".join(lines))
         one.press("q")
         assert 0 == one.process.wait(WAIT_S)
         assert one.before == termios.tcgetattr(one.theirs)

@@ -70,5 +70,17 @@ def test_the_broker_knows_how_the_daemon_is(host: Host) -> None:
         json.loads(row)["message"]["node"] == "node1"
         for row in asked_of_broker(host, "--node", "node1", "-o", "json").splitlines()
     )
+    follower = host.netns.start(
+        sys.executable, "-m", "bgpd.cli.main", "events", "--config", str(host.config), "--node", "node1", "--follow"
+    )
     host.start()
     wait(lambda: heard(host, "status").get("phase") == "ready", host)
+    assert follower.stdout is not None
+    line = ""
+    while "phase=ready" not in line:
+        line = follower.stdout.readline().decode()
+        assert line, "the follower ended"
+    assert line.startswith("node1  ")
+    follower.terminate()
+    follower.wait(10)
+    follower.stdout.close()

@@ -118,10 +118,12 @@ class Page:
         """Return what a person reads in an element."""
         return str(await self.evaluate(f"document.querySelector({json.dumps(selector)}).innerText"))
 
-    async def picture(self, path: Path) -> None:
-        """Write the whole page as PNG."""
+    async def picture(self, path: Path, *, tall: int) -> None:
+        """Write the page, at most so many points of it from its top, as PNG."""
         await self.evaluate("document.fonts.ready.then(() => 1)")
-        answer = await self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
+        wide, whole = await self.evaluate("[innerWidth, document.documentElement.scrollHeight]")
+        clip = {"x": 0, "y": 0, "width": wide, "height": min(tall, whole), "scale": 1}
+        answer = await self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)
         await asyncio.to_thread(path.write_bytes, base64.b64decode(answer["data"]))
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.api.fake import PEERS, FakeViews
+from tests.api.fake import NODES, PEERS, FakeViews
+from tests.api.test_metrics import free_port
 from tests.api.test_page import page
 from tests.web.browser import DESKTOP, TELEPHONE, Page, browsing
 
@@ -159,6 +160,45 @@ def test_whoever_cannot_see_colours_can_use_it(tmp_path: Path) -> None:
         assert [] == await tab.evaluate(CONTRAST)
 
     looked(tmp_path, body)
+
+
+def test_a_daemon_that_restarts_is_followed_again(tmp_path: Path) -> None:
+    """While no daemon answers, the page says so; when one does again, it goes on by itself, and shows what changed meanwhile."""
+
+    async def main() -> None:
+        port, views = free_port(), FakeViews()
+        async with browsing(tmp_path) as tab:
+            async with page(tmp_path, views, port) as url:
+                await tab.goto(url)
+                await tab.until(DRAWN)
+                await tab.until("document.querySelector('#live').innerText === 'live'")
+            await tab.until("document.querySelector('#live').innerText.startsWith('no connection')")
+            views.peers_held = [msgspec.structs.replace(PEERS[0], name="tor-new")]
+            async with page(tmp_path, views, port):
+                await tab.until("document.querySelector('#live').innerText === 'live'")
+                await tab.until("document.querySelector('#peers').innerText.includes('tor-new')")
+                assert 1 == await tab.evaluate("performance.getEntriesByType('navigation').length")
+
+    asyncio.run(main())
+
+
+def test_two_thousand_nodes_are_not_too_many(tmp_path: Path) -> None:
+    """The map draws the worst first and says how many more there are; the table shows a part, and all on demand."""
+    views = FakeViews()
+    views.nodes_held = [NODES[0]] + [
+        msgspec.structs.replace(NODES[1], name=f"n{number:04}", path="native" if number % 500 else "unreachable")
+        for number in range(2000)
+    ]
+
+    async def body(tab: Page) -> None:
+        await tab.until("document.querySelectorAll('#map .tile').length === 243")
+        assert 4 + 1 == await tab.evaluate("document.querySelectorAll('#map .tile.bad').length")  # and a router
+        assert "1760 more nodes" in await tab.text("#map-note")
+        assert 100 == await tab.evaluate("document.querySelectorAll('#nodes tbody tr').length")
+        await tab.evaluate("document.querySelector('#nodes > p button').click()")
+        await tab.until("document.querySelectorAll('#nodes tbody tr').length === 2000")
+
+    looked(tmp_path, body, views)
 
 
 def test_a_peer_opens_and_closes(tmp_path: Path) -> None:

@@ -125,18 +125,7 @@ class Broker:
         options = self._options
         offline = StatusMessage(cluster=options.cluster, node=options.node, state="offline")
         will = aiomqtt.Will(options.topic("status"), msgspec.json.encode(offline), qos=QOS, retain=True)
-        client = aiomqtt.Client(
-            options.host,
-            options.port,
-            identifier=f"bgpd-{options.cluster}-{options.node}",
-            protocol=aiomqtt.ProtocolVersion.V5 if options.version == "5" else aiomqtt.ProtocolVersion.V311,
-            username=options.user or None,
-            password=options.password.reveal().decode() if options.password is not None else None,
-            tls_context=tls_context(options),
-            keepalive=options.keepalive_s,
-            timeout=SEND_LIMIT_S,
-            will=will,
-        )
+        client = client_of(options, f"bgpd-{options.cluster}-{options.node}", will)
         async with client:
             if self._told_lost:
                 self._told_lost = False
@@ -226,8 +215,23 @@ async def _listen(client: aiomqtt.Client) -> None:
         pass
 
 
-def tls_context(options: Options) -> ssl.SSLContext | None:
-    """Return how to speak TLS with the broker; None: not at all."""
+def client_of(options: Options, identifier: str, will: aiomqtt.Will | None = None) -> aiomqtt.Client:
+    """Return a client of the broker, not connected yet."""
+    return aiomqtt.Client(
+        options.host,
+        options.port,
+        identifier=identifier,
+        protocol=aiomqtt.ProtocolVersion.V5 if options.version == "5" else aiomqtt.ProtocolVersion.V311,
+        username=options.user or None,
+        password=options.password.reveal().decode() if options.password is not None else None,
+        tls_context=_tls(options),
+        keepalive=options.keepalive_s,
+        timeout=SEND_LIMIT_S,
+        will=will,
+    )
+
+
+def _tls(options: Options) -> ssl.SSLContext | None:
     if not options.tls:
         return None
     context = ssl.create_default_context(cafile=str(options.ca) if options.ca is not None else None)

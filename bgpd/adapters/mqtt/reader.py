@@ -12,7 +12,7 @@ from secrets import token_hex
 import aiomqtt
 import msgspec
 
-from bgpd.adapters.mqtt.broker import SEND_LIMIT_S, tls_context
+from bgpd.adapters.mqtt.broker import client_of
 from bgpd.adapters.mqtt.options import Options
 from bgpd.model.telling import EventsMessage, PeerMessage, StatusMessage
 
@@ -39,17 +39,7 @@ async def read(options: Options, node: str, *, follow: bool) -> AsyncIterator[tu
     The last part is ``status``, ``recent``, ``events``, or the address of a peer. Raises Unreadable.
     """
     top = f"{options.prefix}/{options.cluster}/{node}"
-    client = aiomqtt.Client(
-        options.host,
-        options.port,
-        identifier=f"bgpd-events-{token_hex(4)}",
-        protocol=aiomqtt.ProtocolVersion.V5 if options.version == "5" else aiomqtt.ProtocolVersion.V311,
-        username=options.user or None,
-        password=options.password.reveal().decode() if options.password is not None else None,
-        tls_context=tls_context(options),
-        timeout=SEND_LIMIT_S,
-        max_queued_incoming_messages=QUEUE_LIMIT_MESSAGES,
-    )
+    client = client_of(options, f"bgpd-events-{token_hex(4)}")
     try:
         async with client:
             await client.subscribe(f"{top}/#", qos=QOS)

@@ -77,7 +77,7 @@ export function draw(width, me, peers, nodes, ask) {
   tiles.push(tile(mine[0], mine[1], "me", me.node, `AS${me.asn}, this node`, `This node, ${me.node}`, () => ask("me", me)));
   const tier = (y, text) => svg("text", { class: "tier", x: 0, y }, text);
   const picture = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": `${routers.length} routers and ${others.length} other nodes; the tables below say the same` },
-    routers.length ? tier(routerTop - 12, "routers") : null, drawn.length ? tier(nodeTop - 12, "nodes") : null, lines, tiles);
+    routers.length && width > 520 ? tier(routerTop - 12, "routers") : null, drawn.length && width > 520 ? tier(nodeTop - 12, "nodes") : null, lines, tiles);
   const left = others.length - drawn.length;
   const note = [left > 0 ? `${left} more nodes are in the table below, none worse than these.` : "", peers.length > routers.length ? `${peers.length - routers.length} more sessions are in the table of peers.` : ""].join(" ").trim();
   return { picture, note };
