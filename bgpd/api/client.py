@@ -140,6 +140,10 @@ class Client:
         """Explain an address or a prefix, as this node or as *node* reaches it; raises BadRequest for anything else."""
         return self._get(protocol.EXPLAIN, ExplainView, q=query, **({} if node is None else {"from": node}))
 
+    def raw(self, path: str, **query: str) -> bytes:
+        """Return an answer as it is, for whoever only keeps it."""
+        return self._request("GET", f"{path}?{urlencode(query)}" if query else path, None)
+
     def pools(self) -> list[PoolView]:
         return self._get(protocol.POOLS, list[PoolView])
 

@@ -23,6 +23,7 @@
 | ``GET /v1/overlay?node=NODE`` | list of `OverlayView`; all without *node* |
 | ``POST /v1/overlay/test``, a `ProbeRequest` | list of `ProbeView`, once the probes were waited for |
 | ``POST /v1/overlay/force``, a `ForceRequest` | `DoneView`: traffic to the node goes that way |
+| ``GET /v1/recording?what=state`` or ``last`` | lines of JSON as ``bgpd run --record`` writes them: the state as events, or the last ones |
 | ``POST /v1/assign``, an `AssignRequest` | `AssignView` |
 
 Every error is an `ErrorView`: 400 the request is bad, 404 there is no such path, 409 the daemon refuses with a reason,
@@ -78,6 +79,7 @@ UNDRAIN: Final = "/v1/undrain"
 OVERLAY: Final = "/v1/overlay"
 OVERLAY_TEST: Final = "/v1/overlay/test"
 OVERLAY_FORCE: Final = "/v1/overlay/force"
+RECORDING: Final = "/v1/recording"
 ASSIGN: Final = "/v1/assign"
 ROTATE_KEY: Final = "/v1/wireguard/rotate-key"
 
@@ -243,6 +245,10 @@ class Views(Protocol):
 
     async def fib_diff(self, limit: int) -> FibPage:
         """Read the kernel and return what differs from what is desired; raises :class:`Refused` where it cannot be read."""
+        ...
+
+    def recording(self, what: str) -> Iterator[bytes]:
+        """Yield the lines of a recording: the ``state`` as events, or the ``last`` ones; raises ValueError for another word."""
         ...
 
     async def assign(self, asked: AssignRequest) -> AssignView:

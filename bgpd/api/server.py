@@ -127,6 +127,7 @@ class Server:
         application.router.add_get(protocol.OVERLAY, self._overlay)
         application.router.add_post(protocol.OVERLAY_TEST, self._overlay_test)
         application.router.add_post(protocol.OVERLAY_FORCE, self._overlay_force)
+        application.router.add_get(protocol.RECORDING, self._recording)
         application.router.add_post(protocol.ASSIGN, self._assign)
         return application
 
@@ -288,6 +289,19 @@ class Server:
             return _answer(protocol.WireguardKeyView(await self._views.rotate_wireguard_key()))
         except protocol.Refused as refusal:
             return _error(409, refusal.reason)
+
+    async def _recording(self, request: web.Request) -> web.StreamResponse:
+        try:
+            lines = self._views.recording(_parameter(request, "what") or "state")
+        except ValueError as defect:
+            return _error(400, str(defect))
+        response = web.StreamResponse(headers={"Content-Type": "application/jsonl"})
+        await response.prepare(request)
+        while part := b"".join(islice(lines, PART_ROWS)):
+            await response.write(part)
+            await asyncio.sleep(0)
+        await response.write_eof()
+        return response
 
     async def _assign(self, request: web.Request) -> web.StreamResponse:
         try:

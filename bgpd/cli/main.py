@@ -32,6 +32,7 @@ COMMANDS: Final = {
     "events": _Place("bgpd.cli.events", "events", "Show what happened, and follow what happens."),
     "drain": _Place("bgpd.cli.drain", "drain", "Lead traffic around this node, then withdraw all it announces."),
     "undrain": _Place("bgpd.cli.drain", "undrain", "Announce everything again."),
+    "doctor": _Place("bgpd.cli.doctor", "doctor", "Collect what a bug report needs into one archive."),
     "get": _Place("bgpd.cli.resources", "get", "Show resources of the store: pools, peers, filters, nodes, …"),
     "apply": _Place("bgpd.cli.resources", "apply", "Create or replace resources as files say."),
     "confirm": _Place("bgpd.cli.journal", "confirm", "Let a change stand that was applied with --confirm."),

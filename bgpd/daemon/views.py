@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from heapq import nsmallest
 from typing import Protocol
 
@@ -24,12 +24,14 @@ from bgpd.core.ipam.usage import Use
 from bgpd.core.lookup import Packet
 from bgpd.core.overlay.choose import How
 from bgpd.core.pipeline import Pipeline
+from bgpd.core.snapshot import snapshot
 from bgpd.daemon.drain import Drain, Unkept
 from bgpd.daemon.events import Events
 from bgpd.daemon.fib import FibViews
 from bgpd.daemon.overlay_views import OverlayViews
 from bgpd.daemon.peer_views import PeerViews
 from bgpd.model.drain import DrainRequest, Stage
+from bgpd.model.event import Recorded
 from bgpd.model.forwarding import KernelKey, KernelValue, Leg, RouteKey
 from bgpd.model.node import Node
 from bgpd.model.overlay import ForceRequest, OverlayView, ProbeRequest, ProbeView
@@ -57,6 +59,7 @@ from bgpd.model.view import (
     StepView,
     Which,
 )
+from bgpd.model.wire import encode
 
 SLICE_ROUTES = 5000
 """Routes looked at between two turns of the loop: some 5 ms."""
@@ -85,12 +88,14 @@ class DaemonViews:
         fib: FibViews,
         events: Events,
         drain: Drain,
+        last: Collection[Recorded],
         reload: Reload,
         rotate_key: Callable[[], Awaitable[str]],
         overlay: OverlayViews,
     ) -> None:
         self._overlay = overlay
         self._drain = drain
+        self._last = last
         self._reload = reload
         self._rotate_key = rotate_key
         self._events = events
@@ -391,6 +396,17 @@ class DaemonViews:
             size=cidr.size,
             in_use=block.in_use,
         )
+
+    def recording(self, what: str) -> Iterator[bytes]:
+        now = clock.monotonic()
+        match what:
+            case "state":
+                found = [Recorded(now, event) for event in snapshot(self._pipeline)]
+            case "last":
+                found = list(self._last)
+            case _:
+                raise ValueError(f"what is state or last, not {what!r}")
+        return (encode(one) + b"\n" for one in found)
 
     async def assign(self, asked: AssignRequest) -> AssignView:
         return await self._assign(asked)

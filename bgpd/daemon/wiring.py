@@ -217,6 +217,7 @@ class Daemon:
             fib=FibViews(self._kernel_reconciler, self._kernel),
             events=self._events,
             drain=self._drain,
+            last=self._recorder.last,
             reload=self.reloader.reload,
             rotate_key=self._wireguard.rotate,
             overlay=OverlayViews(self._pipeline, self._kernel, self._forces),

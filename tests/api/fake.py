@@ -479,6 +479,12 @@ class FakeViews:
     async def rotate_wireguard_key(self) -> str:
         raise Refused("no pool uses WireGuard, so this node has no key to change")
 
+    def recording(self, what: str) -> Iterator[bytes]:
+        """Answer with two lines."""
+        if what not in {"state", "last"}:
+            raise ValueError("what is state or last")
+        return iter([b"one\n", b"two\n"])
+
     async def assign(self, asked: AssignRequest) -> AssignView:
         """Give the same address each time, and never more than one; there is no pool but main."""
         self.assigned.append((asked.handle, asked.pool))

@@ -11,7 +11,7 @@ to is one that the kernel was told to take as on link.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -97,6 +97,10 @@ class Resolver:
     def matches(self, address: Address) -> Iterator[tuple[Prefix, dict[int, Hops]]]:
         """Yield the routes of others that hold *address*, longest prefix first, each by metric. O(prefix lengths)."""
         return self._routes.matches(address)
+
+    def others(self) -> Iterable[tuple[Prefix, dict[int, Hops]]]:
+        """Return all routes of others, each by metric. O(routes of others)."""
+        return self._routes.items()
 
     def own(self, address: Address) -> set[str]:
         """Return the links that have *address* as one of ours."""
