@@ -398,6 +398,9 @@ class Ingest:
             case ev.LinkRemoved(name=name):
                 resolver.link_removed(name)
                 stale.resolution = stale.overlay = True
+            case ev.NeighbourSilent(device=device, address=address, silent=silent):
+                resolver.neighbour(device, address, silent=silent)
+                stale.resolution = True
             case ev.ForeignRouteChanged() | ev.ForeignRouteRemoved():
                 self._foreign(event)
             case ev.AddressAdded(device=device, address=address, subnet=subnet):

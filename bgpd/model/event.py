@@ -325,6 +325,14 @@ class AddressRemoved(_Event, frozen=True):
     subnet: Prefix
 
 
+class NeighbourSilent(_Event, frozen=True):
+    """Nobody on the link answers for an address any more; or somebody does again, or it is not known."""
+
+    device: str
+    address: Address
+    silent: bool
+
+
 class ForeignRouteChanged(_Event, frozen=True, kw_only=True):
     """A unicast route that is not ours, of the table by which next hops are found, or of that of ours, which may be another one."""
 
@@ -400,6 +408,7 @@ Event = (
     | LinkRemoved
     | AddressAdded
     | AddressRemoved
+    | NeighbourSilent
     | ForeignRouteChanged
     | ForeignRouteRemoved
     | Converged

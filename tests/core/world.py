@@ -185,6 +185,8 @@ def resources() -> list[list[ev.Event]]:
         ],
         [ev.FelixConfigurationChanged(FelixConfiguration(name="node.node3", wireguard_port=52000))],
         [ev.HealthChanged("dns", False), ev.HealthChanged("dns", True)],
+        [ev.NeighbourSilent("eth1", TOR1, True), ev.NeighbourSilent("eth1", TOR1, False)],
+        [ev.NeighbourSilent("eth2", TOR2, True)],
         [ev.PathForced("node2", Path.IPIP), ev.PathForced("node2", Path.VXLAN)],
         [ev.PathForced("node3", Path.VXLAN), ev.PathForced("node3", Path.AUTO)],
         [ev.DrainChanged(Stage.DRAINED, keep_blocks=True), ev.DrainChanged(Stage.DRAINING), ev.DrainChanged(Stage.OFF)],

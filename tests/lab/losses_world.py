@@ -343,6 +343,7 @@ class World:
             hops = [word for t in (1, 2) for word in ("nexthop", "via", f"10.1.{t}{n}.0", "dev", f"up{t}")]
             node.netns.ip("route", "add", "10.0.0.0/24", "src", f"10.0.0.{n}", *hops)
             join((self.outside, f"to{n}", f"10.9.{n}.0/31"), (node, "mgmt", f"10.9.{n}.1/31"))
+            node.netns.ip("route", "add", STORE, "via", f"10.9.{n}.0")
             node.netns.ip("route", "add", "default", "via", f"10.9.{n}.0")
             join((node, "wl", ""), (node.workload, "eth0", ""))
         self.outside.netns.execute("nft", "add table inet leak")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.losses_world import DEADLINE_S, HOLD_S, RESTORE_S, Loss, Stream, World
+from tests.lab.losses_world import DEADLINE_S, HOLD_S, RESTORE_S, STORE, Loss, Stream, World
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(1200)]
 
@@ -58,6 +58,7 @@ def revive_node(world: World) -> None:
         node.netns.ip("link", "set", device, "up")
     hops = [word for t in (1, 2) for word in ("nexthop", "via", f"10.1.{t}2.0", "dev", f"up{t}")]
     node.netns.ip("route", "replace", "10.0.0.0/24", "src", "10.0.0.2", *hops)
+    node.netns.ip("route", "replace", STORE, "via", "10.9.2.0")
     node.start()
     world.until(world.native, "native again")
     # Not before: a node that boots has no routes of ours, and no workloads either, while this one's goes on sending.

@@ -59,6 +59,8 @@ TYPE_OF_KIND: Final = {
 }
 KIND_OF_TYPE: Final = {number: kind for kind, number in TYPE_OF_KIND.items()}
 NUD_PERMANENT: Final = 0x80
+_NUD_INCOMPLETE: Final = 0x01
+_NUD_FAILED: Final = 0x20
 RTNH_F_DEAD: Final = 1
 
 _RTNH_F_ONLINK: Final = 4
@@ -245,6 +247,10 @@ class NeighbourEntry(msgspec.Struct, frozen=True):
     address: Address | None
     mac: str
     permanent: bool
+    failed: bool = False
+    """Nobody answers for the address."""
+    asking: bool = False
+    """An answer is waited for."""
 
 
 # ------------------------------------------------------------------ requests
@@ -486,6 +492,12 @@ def dump_neighbours(family: Family, ifindex: int) -> bytes:
     return _message(RTM_GETNEIGH, NLM_F_REQUEST | NLM_F_DUMP, head + _u32(_NDA_IFINDEX, ifindex))
 
 
+def dump_all_neighbours(family: Family) -> bytes:
+    """Neighbours on every device."""
+    number = socket.AF_INET if family is Family.IPV4 else socket.AF_INET6
+    return _message(RTM_GETNEIGH, NLM_F_REQUEST | NLM_F_DUMP, _NDM.pack(number, 0, 0, 0, 0, 0, 0))
+
+
 def dump_fdb(ifindex: int) -> bytes:
     """Forwarding entries of one device."""
     head = _NDM.pack(AF_BRIDGE, 0, 0, ifindex, 0, 0, 0)
@@ -723,4 +735,5 @@ def decode_neighbour(data: bytes, start: int, end: int) -> NeighbourEntry | None
     if address is None and family != AF_BRIDGE:
         return None
     mac = found.get(_NDA_LLADDR, b"").hex(":")
-    return NeighbourEntry(index, family == AF_BRIDGE, address, mac, bool(state & NUD_PERMANENT))
+    permanent, failed, asking = (bool(state & one) for one in (NUD_PERMANENT, _NUD_FAILED, _NUD_INCOMPLETE))
+    return NeighbourEntry(index, family == AF_BRIDGE, address, mac, permanent, failed, asking)

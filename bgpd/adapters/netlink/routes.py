@@ -26,6 +26,7 @@ from bgpd.adapters.netlink.encode import NeighbourEntry, NexthopEntry, RouteEntr
 from bgpd.adapters.netlink.mirror import Mirror, neighbour_key
 from bgpd.adapters.netlink.monitor import GROUPS, Surroundings
 from bgpd.adapters.netlink.options import DEFAULTS, KernelOptions, NexthopObjects
+from bgpd.adapters.netlink.silent import Silent
 from bgpd.adapters.netlink.socket import (
     DRAIN_BYTES,
     MONITOR_BUFFER_BYTES,
@@ -111,6 +112,7 @@ class Kernel:
         self._lock = asyncio.Lock()
         self._delivery = asyncio.Lock()
         self._outgoing: deque[Event] = deque()
+        self._silent = Silent()
         self._meddlers: dict[KernelKey, str] = {}
         """Who changed what is ours, since the last report."""
         self._next_id = NEXTHOP_ID_FIRST
@@ -710,6 +712,14 @@ class Kernel:
     async def _read_neighbours(self) -> None:
         for device in VXLAN_DEVICES:
             await self._read_neighbours_of(device)
+        everywhere: list[NeighbourEntry] = []
+        for family in Family:
+            everywhere += await self._socket.dump(
+                encode.dump_all_neighbours(family),
+                lambda _, data, start, end: encode.decode_neighbour(data, start, end),
+            )
+        names = {index: link.name for index, link in self._around.links.items() if link.name not in VXLAN_DEVICES}
+        self._outgoing.extend(self._silent.read(everywhere, names))
 
     async def _read_neighbours_of(self, device: str) -> None:
         index = self._around.index(device)
@@ -844,7 +854,10 @@ class Kernel:
     def _hear_neighbour(self, kind: int, port: int, data: bytes, start: int, end: int) -> None:
         entry = encode.decode_neighbour(data, start, end)
         link = None if entry is None else self._around.links.get(entry.index)
-        if entry is None or link is None or link.name not in VXLAN_DEVICES:
+        if entry is None or link is None:
+            return
+        if link.name not in VXLAN_DEVICES:
+            self._outgoing.extend(self._silent.heard(entry, link.name, gone=kind == encode.RTM_DELNEIGH))
             return
         key = neighbour_key(link.name, entry)
         before = None if key is None else self.actual.get(key)

@@ -49,6 +49,7 @@ class Resolver:
         self._own: dict[Address, set[str]] = {}
         self._gateways: dict[Address, Address] = {}
         self._on_link: dict[tuple[str, Address], Resolved] = {}
+        self._silent: set[tuple[str, Address]] = set()
         self._globs: tuple[str, ...] = ()
         self._ignored: re.Pattern[str] | None = None
 
@@ -70,6 +71,12 @@ class Resolver:
 
     def link_removed(self, name: str) -> None:
         self._links.pop(name, None)
+
+    def neighbour(self, device: str, address: Address, *, silent: bool) -> None:
+        if silent:
+            self._silent.add((device, address))
+        else:
+            self._silent.discard((device, address))
 
     def address_added(self, device: str, address: Address) -> None:
         self._own.setdefault(address, set()).add(device)
@@ -161,6 +168,8 @@ class Resolver:
         link = self._links.get(device)
         if link is None or not link.up:
             return Resolved((), reason=f"link {device} is down")
+        if (device, address) in self._silent:
+            return Resolved((), reason=_mute(device, address))
         return Resolved((Leg(device, address),), on_link=True)
 
     def refresh(self) -> set[Address]:
@@ -237,6 +246,10 @@ class Resolver:
                 found, told = self._behind(device, gateway, depth)
                 legs.update(found)
                 why = told or why
+        mute = {leg for leg in legs if leg.gateway is not None and (leg.device, leg.gateway) in self._silent}
+        if mute:
+            first = min(mute)
+            legs, why = legs - mute, _mute(first.device, first.gateway)
         return tuple(sorted(legs)), why
 
     def _behind(self, device: str, gateway: Address, depth: int) -> tuple[tuple[Leg, ...], str]:
@@ -252,6 +265,10 @@ class Resolver:
                 return (), f"gateway {gateway} is behind itself"
             return self._usable(by_metric[min(by_metric)], gateway, depth + 1)
         return (Leg(device, gateway, onlink=True),), ""
+
+
+def _mute(device: str, address: Address | None) -> str:
+    return f"{address} does not answer on {device}"
 
 
 _NO_HOSTS = {
