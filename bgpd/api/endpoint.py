@@ -50,8 +50,9 @@ class HttpEndpoint:
         return self._ending
 
     async def start(self) -> None:
-        """Listen. Raises Unusable."""
+        """Listen, also again after a stop. Raises Unusable."""
         endpoint = self._endpoint
+        self._ending.clear()
         runner = web.AppRunner(
             self.application,
             access_log=None,

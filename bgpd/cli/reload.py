@@ -20,8 +20,8 @@ from bgpd.model.view import ChangeView, ReloadView
 def reload(*, dry_run: bool, socket: Path, output: str) -> None:
     """Have the daemon load its configuration again, and show what has changed.
 
-    Peers, announced prefixes, checks, fallback, ECMP, decision, collection, metrics, MQTT and the log's level are taken over at once;
-    sessions and routes that the change does not concern stay as they are. What has to wait for the next start is named, and
+    Peers, announced prefixes, checks, fallback, ECMP, decision, collection, metrics, web page, MQTT and the log's level are taken over
+    at once; sessions and routes that the change does not concern stay as they are. What has to wait for the next start is named, and
     `bgpd config show` says it of each key. A configuration that cannot be used changes nothing, and is told with exit status 2.
     """
     view = asked(socket, dry_run=dry_run)

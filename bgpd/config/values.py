@@ -30,7 +30,6 @@ AT_START: Final[dict[str, frozenset[str]]] = {
     "state": ALL,
     "wireguard": ALL,  # the key's place, and its age
     "mtu": ALL,
-    "web": ALL,  # a browser follows it
     "log": frozenset({"format"}),
 }
 """Keys, by section, whose change waits for the next start of the daemon, and why."""

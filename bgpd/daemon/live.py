@@ -6,13 +6,12 @@ reload of a file as it was costs no connection and no decision.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Final, NamedTuple
 
 from bgpd.adapters import log
 from bgpd.adapters.secrets import Unfit
-from bgpd.api.endpoint import Unusable
-from bgpd.api.metrics import MetricsServer
+from bgpd.api.endpoint import HttpEndpoint, Unusable
 from bgpd.api.protocol import Refused
 from bgpd.config.schema import Config, LogLevel
 from bgpd.config.values import merged
@@ -23,10 +22,14 @@ from bgpd.model.event import Configured
 TAKEN: Final = frozenset(
     {
         *("node", "peer", "bgp", "announce", "fallback", "ecmp", "decision", "startup"),  # the core's, by Configured
-        *("check", "kernel", "collect", "metrics", "mqtt", "log"),
+        *("check", "kernel", "collect", "metrics", "web", "mqtt", "log"),
     }
 )
 """Sections that :meth:`Live.take` looks at; what of them waits for the next start, and all others, is in config/values.py."""
+
+
+Serving = Callable[[Config], HttpEndpoint | None]
+"""Makes what listens, not yet started; None: it is off. Raises Unfit."""
 
 
 class Makers(NamedTuple):
@@ -39,7 +42,7 @@ class Makers(NamedTuple):
     collection: Callable[[Config], Work]
     comparison: Callable[[Config], Work]
     telling: Callable[[Config], Telling | None]
-    exporter: Callable[[Config], MetricsServer | None]
+    exporter: Serving
 
 
 class Live:
@@ -52,7 +55,9 @@ class Live:
         self._wished_level = LogLevel.AUTO.value
         """What the cluster says (BGPConfiguration logSeverityScreen), for a file that leaves it to that."""
         self.telling = makers.telling(config)
-        self._exporter = makers.exporter(config)
+        self._serving: dict[str, Serving] = {"metrics": makers.exporter}
+        self._served: dict[str, HttpEndpoint] = {}
+        """What listens now, by section; one that is off is not there."""
         self._node = Part(_nothing)
         self._health = Part(makers.health(config))
         self._collection = Part(makers.collection(config))
@@ -60,14 +65,18 @@ class Live:
         """Runs beside the kernel's monitor, while that is open."""
         self._teller = Part(self._told())
 
-    async def open(self) -> None:
-        """Listen for scrapes. Raises Unusable."""
-        if self._exporter is not None:
-            await self._exporter.start()
+    async def open(self, page: Serving) -> None:
+        """Listen for scrapes and for browsers, by *page*. Raises Unfit and Unusable."""
+        self._serving["web"] = page
+        for section, make in self._serving.items():
+            endpoint = make(self._config)
+            if endpoint is not None:
+                await endpoint.start()
+                self._served[section] = endpoint
 
     async def close(self) -> None:
-        if self._exporter is not None:
-            await self._exporter.stop()
+        for endpoint in self._served.values():
+            await endpoint.stop()
 
     def works(self) -> list[Coroutine[Any, Any, None]]:
         """Return what runs as long as the daemon, beside the comparison."""
@@ -78,11 +87,16 @@ class Live:
         before, config = self._config, merged(self._config, wanted)
         try:
             telling = self.telling if config.mqtt == before.mqtt else self._makers.telling(config)
-            exporter = self._makers.exporter(config)
+            endpoints = {
+                section: make(config)
+                for section, make in self._serving.items()
+                if (options := getattr(config, section)) != getattr(before, section)
+                or options.certificate is not None  # whose file may be a new one, and so may
+                or options.password is not None
+            }
         except Unfit as error:
             raise Refused(str(error)) from error
-        if config.metrics != before.metrics or config.metrics.certificate is not None:  # its file may be a new one
-            await self._listen(exporter)
+        await self._listen(endpoints)
         self._config = config
         if telling is not self.telling:
             self.telling = telling
@@ -108,20 +122,25 @@ class Live:
         level = self._wished_level if self._config.log.level is LogLevel.AUTO else self._config.log.level.value
         log.set_level("info" if level == LogLevel.AUTO else level)
 
-    async def _listen(self, exporter: MetricsServer | None) -> None:
-        """Serve scrapes by *exporter* instead; both may want the same port, so the present one stops first."""
-        before, self._exporter = self._exporter, None
-        if before is not None:
-            await before.stop()
+    async def _listen(self, endpoints: Mapping[str, HttpEndpoint | None]) -> None:
+        """Serve by *endpoints* instead, or by none; a new one may want the port of one before, so those stop first."""
+        before = {section: self._served.pop(section) for section in endpoints if section in self._served}
+        for old in before.values():
+            await old.stop()
+        started: list[HttpEndpoint] = []
         try:
-            if exporter is not None:
-                await exporter.start()
+            for endpoint in endpoints.values():
+                if endpoint is not None:
+                    await endpoint.start()
+                    started.append(endpoint)
         except Unusable as error:
-            if before is not None:
-                await before.start()
-            self._exporter = before
+            for new in started:
+                await new.stop()
+            for old in before.values():
+                await old.start()
+            self._served |= before
             raise Refused(str(error)) from error
-        self._exporter = exporter
+        self._served |= {section: endpoint for section, endpoint in endpoints.items() if endpoint is not None}
 
     def _told(self) -> Work:
         return _nothing if self.telling is None else self.telling.run

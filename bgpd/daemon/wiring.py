@@ -224,7 +224,6 @@ class Daemon:
         )
         api = self._config.api
         server = Server(views, Path(api.socket), Access(int(api.mode, 8), api.group))
-        page = self._page(server, views)
         source = StoreSource(self._store, self._heard_of_store, self._notice, self._configured.node.name)
         await self._forces.restore()
         await self._drain.restore()  # before anything that leads to an announcement
@@ -233,10 +232,8 @@ class Daemon:
         try:
             # First of all: a second daemon on this host ends here, before it touches the kernel or the speaker.
             await server.start()
-            await self._live.open()
-            if page is not None:
-                await page.start()
-        except (SocketUnusable, Unusable) as error:
+            await self._live.open(lambda config: self._page(config, server, views))
+        except (SocketUnusable, Unusable, Unfit) as error:
             await self._live.close()
             await server.stop()
             raise Fatal(str(error)) from error
@@ -276,8 +273,6 @@ class Daemon:
         finally:
             await server.stop()
             await self._live.close()
-            if page is not None:
-                await page.stop()
             await self._bfd.stop(keep=self._attach)
             await self._speaker.stop()
             await self._store.close()
@@ -392,11 +387,8 @@ class Daemon:
             exporter=self._exporter,
         )
 
-    def _page(self, server: Server, views: DaemonViews) -> PageServer | None:
-        try:
-            endpoint = self._config.web.endpoint(self._passwords)
-        except Unfit as error:
-            raise Fatal(f"web: {error}") from error
+    def _page(self, config: Config, server: Server, views: DaemonViews) -> PageServer | None:
+        endpoint = config.web.endpoint(self._passwords)
         return PageServer(endpoint, server, views) if endpoint is not None else None
 
     def _exporter(self, config: Config) -> MetricsServer | None:

@@ -48,9 +48,9 @@ def entries(host: Host, event: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in host.log.read_text().splitlines() if f'"{event}"' in line]
 
 
-def scraped(host: Host, port: int) -> bool:
-    """Whether somebody answers a scrape on *port* in the host's namespace."""
-    script = f"import urllib.request as u; u.urlopen('http://127.0.0.1:{port}/metrics', timeout=5)"
+def scraped(host: Host, port: int, path: str = "metrics") -> bool:
+    """Whether somebody answers on *port* in the host's namespace."""
+    script = f"import urllib.request as u; u.urlopen('http://127.0.0.1:{port}/{path}', timeout=5)"
     command = ["ip", "netns", "exec", host.netns.name, sys.executable, "-c", script]
     return 0 == subprocess.run(command, capture_output=True, check=False, timeout=DEADLINE_S).returncode
 
@@ -63,23 +63,27 @@ def test_a_reload_takes_over_what_it_can(hosts: Callable[..., Host]) -> None:
     before, pid, text = host.routes(), host.process and host.process.pid, host.config.read_text()
 
     changed = text.replace("asn = 65001", "asn = 65009").replace('format = "json"', 'format = "json"\nlevel = "debug"')
-    host.config.write_text(changed + ANNOUNCE + PEER.format(hold_s=30) + "\n[metrics]\nport = 9179\n")
+    host.config.write_text(
+        changed + ANNOUNCE + PEER.format(hold_s=30) + "\n[metrics]\nport = 9179\n[web]\nport = 9190\n"
+    )
     answer = reload(host)
 
-    assert {"announce[0]", "peer[tor1]", "metrics", "log"} == keys(answer, "changed")
+    assert {"announce[0]", "peer[tor1]", "metrics", "web", "log"} == keys(answer, "changed")
     assert [{"key": "node.asn", "before": 65001, "after": 65009}] == answer["waiting"]
     wait(lambda: "203.0.113.0/24 blackhole 179" in host.routes(), host)
     assert scraped(host, 9179)
+    assert scraped(host, 9190, "")
     peers: Any = host.ask("peers")
     assert ["tor1"] == [peer["name"] for peer in peers]
     assert before == [route for route in host.routes() if "203.0.113.0/24" not in route]
 
     host.config.write_text(text + PEER.format(hold_s=30) + "\n[metrics]\nport = 9180\n")
-    assert {"announce[0]", "metrics", "log"} == keys(reload(host), "changed")
+    assert {"announce[0]", "metrics", "web", "log"} == keys(reload(host), "changed")
 
     wait(lambda: before == host.routes(), host)
     assert not scraped(host, 9179)
     assert scraped(host, 9180)
+    assert not scraped(host, 9190, "")
     status: Any = host.ask("status")
     assert (65001, pid) == (status["asn"], status["pid"])
     assert 2 == len(entries(host, "configuration.reloaded"))
@@ -88,7 +92,7 @@ def test_a_reload_takes_over_what_it_can(hosts: Callable[..., Host]) -> None:
 def test_a_bad_file_changes_nothing(hosts: Callable[..., Host]) -> None:
     """By SIGHUP or by command: a file with a defect, or a port that somebody has, leaves all as it was, and is told."""
     host = hosts("a")
-    host.config.write_text(host.config.read_text() + ANNOUNCE + "\n[metrics]\nport = 9179\n")
+    host.config.write_text(host.config.read_text() + ANNOUNCE + "\n[metrics]\nport = 9179\n[web]\nport = 9191\n")
     host.start()
     wait(host.ready, host)
     before, text = host.routes(), host.config.read_text()
@@ -102,7 +106,9 @@ def test_a_bad_file_changes_nothing(hosts: Callable[..., Host]) -> None:
     with host.netns.start(sys.executable, "-c", script) as other:
         assert other.stdout is not None
         assert "listens" in other.stdout.readline()
-        host.config.write_text(text.replace("9179", "9181").replace("203.0.113.0/24", "203.0.114.0/24"))
+        host.config.write_text(
+            text.replace("9191", "9181").replace("9179", "9191").replace("203.0.113.0/24", "203.0.114.0/24")
+        )
         in_use = bgpd(host, "reload")
         other.kill()
 
@@ -112,9 +118,10 @@ def test_a_bad_file_changes_nothing(hosts: Callable[..., Host]) -> None:
     assert "announce[0].prefixes" in first
     assert second.endswith("ecmp.limt = 2: unknown key; did you mean 'limit'?")
     assert 2 == in_use.returncode
-    assert "metrics: cannot listen on 127.0.0.1 port 9181" in in_use.stderr
+    assert "web: cannot listen on 127.0.0.1 port 9181" in in_use.stderr
     assert before == host.routes()
     assert scraped(host, 9179)
+    assert scraped(host, 9191, "")
     assert [] == entries(host, "configuration.reloaded")
 
     host.config.write_text(text.replace("203.0.113.0/24", "203.0.114.0/24"))
