@@ -50,7 +50,7 @@ async def sessions(order: str) -> None:
         await asyncio.to_thread(run.inside, run.find(router, NAME), ("birdc", order, "node1"))
 
 
-async def shown(tab: Page, name: str) -> None:
+async def shown(tab: Page) -> None:
     """Take the pictures of README, where they are asked for."""
     if PICTURES is None:
         return
@@ -58,7 +58,7 @@ async def shown(tab: Page, name: str) -> None:
         await tab.size(*size, touch=screen == "telephone")
         await tab.until(f"document.querySelector('#map svg').viewBox.baseVal.width < {size[0]}")
         await asyncio.sleep(0.5)  # the map is drawn anew; a picture may be early, a proof is not made of it
-        await tab.picture(Path(PICTURES) / f"web-{screen}{name}.png", tall=PICTURE_TALL[screen])
+        await tab.picture(Path(PICTURES) / f"web-{screen}.png", tall=PICTURE_TALL[screen])
     await tab.size(*DESKTOP)
 
 
@@ -70,7 +70,6 @@ def test_a_fallback_is_followed_live(lab: LabState, tmp_path: Path) -> None:
             await tab.goto(URL)
             await tab.until(f"{NATIVE} === 4 && {FALLEN} === 0")
             assert "2 of 2" in await tab.text("#cards")
-            await shown(tab, "-native")
             loads = await tab.evaluate("performance.getEntriesByType('navigation').length")
 
             await sessions("disable")
@@ -80,12 +79,12 @@ def test_a_fallback_is_followed_live(lab: LabState, tmp_path: Path) -> None:
             await tab.until("document.querySelector('#nodes').innerText.includes('vxlan.bgpd')")
             await tab.until("document.querySelector('#events').innerText.includes('path.changed')")
             assert "peer.lost" in await tab.text("#events")
+            await shown(tab)
             blocks = await asyncio.to_thread(run.inside, run.find("w2", NAME), ("hostname", "-I"))
             address = blocks.stdout.split()[0]
             await tab.evaluate(f"document.querySelector('#query').value = '{address}'; 1")
             await tab.evaluate("document.querySelector('#explain').requestSubmit(); 1")
             await tab.until("document.querySelector('#answer').innerText.includes('has fallen back')")
-            await shown(tab, "")
 
             await sessions("enable")
             await tab.until(f"{NATIVE} === 4 && {FALLEN} === 0")

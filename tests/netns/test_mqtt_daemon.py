@@ -61,6 +61,9 @@ def test_the_broker_knows_how_the_daemon_is(host: Host) -> None:
     events = host.ask("events")
     assert isinstance(events, list)
     assert {"phase.entered", "block.claimed"} <= {event["event"] for event in events}
+    wait(
+        lambda: all(word in asked_of_broker(host, "--node", "node1") for word in ("phase=ready", "block.claimed")), host
+    )
     host.end(signal.SIGKILL)
     wait(lambda: heard(host, "status").get("state") == "offline", host)
     wait(lambda: "node1  offline" in asked_of_broker(host, "--node", "node1"), host)
@@ -71,14 +74,23 @@ def test_the_broker_knows_how_the_daemon_is(host: Host) -> None:
         for row in asked_of_broker(host, "--node", "node1", "-o", "json").splitlines()
     )
     follower = host.netns.start(
-        sys.executable, "-m", "bgpd.cli.main", "events", "--config", str(host.config), "--node", "node1", "--follow"
+        sys.executable,
+        "-m",
+        "bgpd.cli.main",
+        "events",
+        "--config",
+        str(host.config),
+        "--node",
+        "node1",
+        "-n0",
+        "--follow",
     )
     host.start()
     wait(lambda: heard(host, "status").get("phase") == "ready", host)
     assert follower.stdout is not None
     line = ""
     while "phase=ready" not in line:
-        line = follower.stdout.readline().decode()
+        line = follower.stdout.readline()
         assert line, "the follower ended"
     assert line.startswith("node1  ")
     follower.terminate()
