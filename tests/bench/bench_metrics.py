@@ -19,7 +19,7 @@ from tests.daemon.test_metrics import metrics
 pytestmark = pytest.mark.bench
 
 PEERS = 500
-ROUTES = int(os.environ.get("BENCH_METRICS_ROUTES", "20000"))
+ROUTES = int(os.environ.get("BENCH_METRICS_ROUTES", "100000"))
 
 
 def peer(number: int) -> Peer:

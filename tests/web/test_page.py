@@ -182,6 +182,20 @@ def test_a_daemon_that_restarts_is_followed_again(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_a_mesh_has_no_routers_between(tmp_path: Path) -> None:
+    """Sessions with other nodes are no routers; a native path that goes by none of the routers is drawn to the node itself."""
+    views = FakeViews()
+    views.peers_held = [msgspec.structs.replace(PEERS[0], name="mesh-node2", address="10.0.0.2", kind="mesh")]
+    views.nodes_held = [NODES[0], msgspec.structs.replace(NODES[1], via=("192.0.2.9 dev eth1",)), *NODES[2:]]
+
+    async def body(tab: Page) -> None:
+        await tab.until("document.querySelector('#map [data-path=node2].good')")
+        assert 0 == await tab.evaluate("document.querySelectorAll('#map [data-session]').length")
+        assert "1 more sessions are in the table of peers" in await tab.text("#map-note")
+
+    looked(tmp_path, body, views)
+
+
 def test_two_thousand_nodes_are_not_too_many(tmp_path: Path) -> None:
     """The map draws the worst first and says how many more there are; the table shows a part, and all on demand."""
     views = FakeViews()

@@ -53,7 +53,7 @@ function showCards({ status, nodes, pools }) {
     card(bad ? "bad" : fallen ? "warn" : "", "Nodes reached", count(others.length - bad), `of ${count(others.length)}`,
       [bad ? `${count(bad)} unreachable` : "", fallen ? `${count(fallen)} by fallback` : "", dead ? `${count(dead)} not alive` : ""].filter(Boolean).join(", ") || "none by fallback"),
     card(status.routes_failed ? "bad" : "", "Routes in the kernel", count(status.routes_desired - status.routes_failed), "", status.routes_failed ? `${count(status.routes_failed)} refused` : `${count(status.routes_learned)} prefixes learned`),
-    card(fullest > 0.9 ? "warn" : "", "Addresses in use", count(used), "", `${count(pools.length)} ${pools.length === 1 ? "pool" : "pools"}, the fullest ${fullest && fullest < 0.01 ? "< 1" : Math.round(fullest * 100)} %`));
+    card(fullest > 0.9 ? "warn" : "", "Addresses in use", count(used), "", `${count(pools.length)} ${pools.length === 1 ? "pool" : "pools"}, the fullest ${fullest && fullest < 0.01 ? "<1" : Math.round(fullest * 100)}\u00a0%`));
 }
 
 // ------------------------------------------------------------------ map

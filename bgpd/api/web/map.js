@@ -69,6 +69,8 @@ export function draw(width, me, peers, nodes, ask) {
     } else if (lined) {
       const gateways = node.via.map((leg) => place.get(leg.split(" ")[0])).filter(Boolean);
       for (const [gx, gy] of gateways) lines.push(svg("path", { class: `line ${kind}`, "data-path": node.name, d: curve([gx, gy + TILE.height], [x, y]) }));
+      // In a mesh nodes peer with each other: the path goes past the routers that are drawn, if there are any.
+      if (node.path === "native" && !gateways.length) lines.push(svg("path", { class: "line good", "data-path": node.name, d: around([mine[0], mine[1] + TILE.height], [x, y], routerAt, width) }));
       if (node.path === "unreachable") lines.push(svg("path", { class: "line bad", "data-path": node.name, d: `M${x} ${y}v-26` }));
     }
     const what = SUB[node.path] ?? node.path;
