@@ -33,6 +33,9 @@ def answering(path: Path, answer: bytes) -> Iterator[None]:
             with connection:
                 connection.recv(4096)
                 connection.sendall(answer)
+                connection.shutdown(sockets.SHUT_WR)
+                while connection.recv(4096):
+                    pass  # what is left of the question: closed before, it would be refused
 
         thread = threading.Thread(target=serve)
         thread.start()

@@ -77,7 +77,7 @@ def test_asking_does_not_load_the_daemon() -> None:
 
 def test_completion_of_commands() -> None:
     """A shell completes subcommands and their options."""
-    commands = run(_BGPD_COMPLETE="bash_complete", COMP_WORDS="bgpd ro", COMP_CWORD="1").stdout
+    commands = run(_BGPD_COMPLETE="bash_complete", COMP_WORDS="bgpd rou", COMP_CWORD="1").stdout
     options = run(_BGPD_COMPLETE="bash_complete", COMP_WORDS="bgpd routes --so", COMP_CWORD="2").stdout
 
     assert commands == "plain,routes\n"

@@ -26,7 +26,7 @@ from tests.netns.bfd_world import (
     until,
 )
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.netns, pytest.mark.alone]
 
 BIRD_TIMERS = f"min rx interval {INTERVAL_MS} ms; min tx interval {INTERVAL_MS} ms; idle tx interval 1 s; multiplier 3;"
 BIRD = f"""

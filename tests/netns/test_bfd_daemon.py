@@ -13,7 +13,7 @@ import pytest
 from bgpd.sim.namespace import Namespace
 from tests.netns.test_daemon import Host, wait
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.netns, pytest.mark.alone]
 
 LEARNED = "198.51.100.0/24"
 PEER = """
