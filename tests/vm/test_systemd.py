@@ -240,7 +240,7 @@ def test_exposure_is_low(router: Namespace, unit: str) -> None:
 
 
 def test_reload_takes_over_what_was_changed(started: Namespace) -> None:
-    """``systemctl reload`` returns when the change is taken over: the prefix is in the kernel; process and session stay."""
+    """``systemctl reload`` returns when the change is taken over: the prefix is in the kernel; process and session stay, by SIGHUP, too."""
     wait(lambda: sessions(started)[0])
     before, pid = sessions(started), show("bgpd.service", MAIN_PID)
     configure(CONFIG + ANNOUNCE)
@@ -255,6 +255,10 @@ def test_reload_takes_over_what_was_changed(started: Namespace) -> None:
     )
     (entry,) = journal("BGPD_EVENT=configuration.reloaded")
     assert "announce[0].prefixes" in entry["BGPD_CHANGED"]
+    run("systemctl", "kill", "--kill-whom=main", "--signal=HUP", "bgpd.service")
+    wait(lambda: len(journal("BGPD_EVENT=configuration.reloaded")) == 2)
+    wait(lambda: show("bgpd.service", "ActiveState") == "active")  # after RELOADING=1 and READY=1
+    assert (pid, before) == (show("bgpd.service", MAIN_PID), sessions(started))
 
 
 def test_reload_of_a_bad_file_fails_and_changes_nothing(started: Namespace) -> None:
