@@ -215,8 +215,10 @@ async def _listen(client: aiomqtt.Client) -> None:
         pass
 
 
-def client_of(options: Options, identifier: str, will: aiomqtt.Will | None = None) -> aiomqtt.Client:
-    """Return a client of the broker, not connected yet."""
+def client_of(
+    options: Options, identifier: str, will: aiomqtt.Will | None = None, *, unread_limit: int = 1
+) -> aiomqtt.Client:
+    """Return a client of the broker, not connected yet; of messages that come and are not read it keeps *unread_limit*."""
     return aiomqtt.Client(
         options.host,
         options.port,
@@ -228,6 +230,7 @@ def client_of(options: Options, identifier: str, will: aiomqtt.Will | None = Non
         keepalive=options.keepalive_s,
         timeout=SEND_LIMIT_S,
         will=will,
+        max_queued_incoming_messages=unread_limit,
     )
 
 

@@ -39,7 +39,7 @@ async def read(options: Options, node: str, *, follow: bool) -> AsyncIterator[tu
     The last part is ``status``, ``recent``, ``events``, or the address of a peer. Raises Unreadable.
     """
     top = f"{options.prefix}/{options.cluster}/{node}"
-    client = client_of(options, f"bgpd-events-{token_hex(4)}")
+    client = client_of(options, f"bgpd-events-{token_hex(4)}", unread_limit=QUEUE_LIMIT_MESSAGES)
     try:
         async with client:
             await client.subscribe(f"{top}/#", qos=QOS)
