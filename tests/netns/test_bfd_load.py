@@ -16,7 +16,7 @@ import pytest
 from bgpd.sim.namespace import Namespace
 from tests.netns.test_daemon import Host, wait
 
-pytestmark = [pytest.mark.netns, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.netns, pytest.mark.alone, pytest.mark.timeout(900)]
 
 INTERVAL_MS = int(os.environ.get("BFD_MS", "1000"))
 """100 is what a router is to keep; a machine that tests run on beside other work starves the routers' own BFD then."""
