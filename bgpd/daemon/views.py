@@ -61,8 +61,8 @@ from bgpd.model.view import (
 )
 from bgpd.model.wire import encode
 
-SLICE_ROUTES = 5000
-"""Routes looked at between two turns of the loop: some 5 ms."""
+SLICE_ROUTES = 2000
+"""Routes looked at between two turns of the loop: some 2 ms."""
 
 
 class Reload(Protocol):
@@ -227,16 +227,19 @@ class DaemonViews:
         return [self._route(each, ()) for each in sorted(self._pipeline.forwarder.reached)]
 
     async def route_page(self, query: RouteQuery) -> RoutePage:
-        """Return a page of routes. O(all), in slices between which the loop runs; what is on no page costs 0.1 us."""
+        """Return a page of routes. O(all), in slices between which the loop runs."""
         after = None if query.after is None else Prefix.parse(query.after)
         within = None if query.within is None else self._within(query.within)
+        narrowed = within is not None or query.kind is not None or query.node is not None
         reached, total = self._pipeline.forwarder.reached, 0
         first: list[Prefix] = []
         every = list(reached)
         for start in range(0, len(every), SLICE_ROUTES):
-            fits = [prefix for prefix in every[start : start + SLICE_ROUTES] if self._fits(prefix, within, query)]
+            fits = every[start : start + SLICE_ROUTES]
+            if narrowed:
+                fits = [prefix for prefix in fits if self._fits(prefix, within, query)]
             total += len(fits)
-            more = [prefix for prefix in fits if after is None or prefix > after]
+            more = fits if after is None else [prefix for prefix in fits if prefix > after]
             first = nsmallest(query.limit + 1, (*first, *more))
             await asyncio.sleep(0)
         rows = tuple(self._route(prefix, ()) for prefix in first[: query.limit])

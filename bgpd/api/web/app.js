@@ -4,6 +4,7 @@ import { ago, byId, count, el, pill, show, svg, table, when } from "./dom.js";
 import { KIND, draw } from "./map.js";
 
 const SOON_MS = 200; // events of so long are one reason to ask again
+const REST_MS = 1000; // between two times of asking, however many events there are
 const OFTEN_MS = 10000; // and without any, so often
 const EVENTS_MAX = 200;
 const ROWS_MAX = 100;
@@ -218,10 +219,10 @@ function follow() {
 
 // ------------------------------------------------------------------ asking again
 
-let waiting = null, asking = false, again = false;
+let waiting = null, asking = false, again = false, asked = 0;
 
 function soon() {
-  if (waiting === null) waiting = setTimeout(refresh, SOON_MS);
+  if (waiting === null) waiting = setTimeout(refresh, Math.max(SOON_MS, asked + REST_MS - Date.now()));
 }
 
 async function refresh() {
@@ -238,6 +239,7 @@ async function refresh() {
     show("state", pill("bad", error instanceof TypeError ? "the daemon does not answer" : error.message));
   } finally {
     asking = false;
+    asked = Date.now();
     if (again) { again = false; soon(); }
   }
 }
