@@ -10,8 +10,10 @@ something that everything else stands on does. Laws: nothing is left behind on w
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -46,6 +48,13 @@ STREAM_TAIL_S = 3.0
 FLOWS = 64
 FLOWS_MIN = 10
 """Packets each of two uplinks must carry of 2 x 64 flows of 2 packets; fewer has a chance below 1e-40 with any fair hash."""
+
+WALK_STEP = 8 * 64
+"""Each 8th block of a pool is asked for where no node has one: 128 addresses of a /16."""
+WALK_RANDOM = 32
+WALK_SEED = 8
+WALK_S = 120.0
+"""Longest walk over some 400 addresses, 2 s on a machine that is not busy."""
 
 T = TypeVar("T")
 
@@ -133,6 +142,7 @@ class Tour:
         self.nodes = [node for node in made.nodes if node.group == "node"]
         self.workloads = [node for node in made.nodes if node.workload_of]
         self.blocks: dict[str, str] = {}
+        self.chance = random.Random(WALK_SEED)  # noqa: S311 - a sample
 
     # ------------------------------------------------------------ asking
 
@@ -242,12 +252,16 @@ class Tour:
         for step in (
             self.sessions,
             self.blocks_and_routes,
+            lambda: self.explained("with all up"),
             self.matrix,
             self.uplinks,
             self.cut,
             self.lose,
+            lambda: self.explained("healed"),
             self.daemon,
+            lambda: self.explained("after the daemon's restart"),
             self.speaker,
+            lambda: self.explained("after ExaBGP's restart"),
         ):
             step()
 
@@ -291,6 +305,50 @@ class Tour:
             )
         natives = all(self.kinds(node) == {"native"} for node in self.nodes)
         self.check("every node calls every remote block native", natives, *([] if natives else self.nodes))
+
+    def explained(self, when: str) -> None:
+        """Check that explain is complete for every sampled address, at every node at once, and says what ``ip route get`` says."""
+        asking = {node.name: self.begin_walk(node) for node in self.nodes}
+        for node in self.nodes:
+            output, errors = asking[node.name].communicate(timeout=WALK_S)
+            asked, wrong = 0, [errors[-500:]]
+            if asking[node.name].returncode == 0:
+                found = json.loads(output)
+                asked, wrong = found["asked"], [f"{address} {what}" for address, what in found["wrong"].items()]
+            more = f"; not {'; '.join(wrong[:5])}" if wrong else ""
+            self.check(
+                f"{node.name}, {when}: explain of {asked} addresses is complete, and agrees with ip route get{more}",
+                bool(asked) and not wrong,
+                node,
+            )
+
+    def begin_walk(self, node: state.NodeState) -> subprocess.Popen[str]:
+        socket = node.env.get("BGPD_SOCKET", "/run/bgpd/bgpd.sock")
+        command = [*run.enter(node), sys.executable, "-m", "bgpd.lab.walk", socket, *self.addresses(node)]
+        environment = {**os.environ, **node.env}
+        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def addresses(self, node: state.NodeState) -> list[str]:
+        """Sample: all addresses of all blocks, those beside, each 8th block of the pools' rest, bounds of peers' prefixes, random ones.
+
+        A pool of 65,536 addresses in whole would take minutes, and any two addresses within the bounds of a block have the same routes
+        but for workloads, which are in blocks.
+        """
+        found: set[int] = set()
+        for block in map(ipaddress.ip_network, self.blocks.values()):
+            first, last = int(block[0]), int(block[-1])
+            found.update(range(first - 1, last + 2))
+        for pool in self.ask(self.nodes[0], list[PoolUsage], "ipam", "show") or []:
+            network = ipaddress.ip_network(str(pool.cidr))
+            found.update({int(network[0]), int(network[-1]), *range(int(network[0]), int(network[-1]), WALK_STEP)})
+        for route in self.ask(node, list[RouteView], "routes") or []:
+            network = ipaddress.ip_network(route.prefix)
+            if network.version == 4:
+                found.update((int(network[0]), int(network[-1])))
+        for peer in self.peers(node):
+            found.update(int(ipaddress.ip_address(one)) for one in (peer.address, peer.local_address) if "." in one)
+        found.update(self.chance.randrange(1 << 24, 223 << 24) for _ in range(WALK_RANDOM))
+        return [str(ipaddress.IPv4Address(one)) for one in sorted(found)]
 
     def matrix(self) -> None:
         self.screen.title("Ping matrix of the workloads")
@@ -343,6 +401,7 @@ class Tour:
         self.show(one, "ip", "route", "show", "proto", "179")
         self.show(one, "bgpd", "explain", w2.address)
         self.check("node1 and node2 reach each other over tor2 alone", shrunk, one, two)
+        self.explained("with one uplink cut")
         self.check(
             f"w1 reaches w2 over one uplink ({lost} of {sent} pings lost at 100/s)",
             self.ping(w1, w2.address) != "lost",
@@ -387,6 +446,7 @@ class Tour:
             lost <= LOST_MAX,
             two,
         )
+        self.explained("in fallback")
         self.heal(tunnelled)
 
     def heal(self, tunnelled: Callable[[], bool]) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(450)]
 
 NAME = f"two-tor-{os.getpid()}"
 TOP = Path(__file__).parents[2]
