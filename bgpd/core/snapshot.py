@@ -55,6 +55,7 @@ def _kernel(state: State) -> Iterator[ev.Event]:
         yield from (ev.AddressAdded(device, address, subnet) for address, subnet in addresses.items())
     for prefix, by_metric in resolver.others():
         yield from (ev.ForeignRouteChanged(prefix=prefix, metric=one, hops=hops) for one, hops in by_metric.items())
+    yield from (ev.NeighbourSilent(device, address, True) for device, address in resolver.silent())
     yield from (ev.RouterFound(link, address) for link, address in facts.world.found.items())
     if facts.kernel_synced:
         yield ev.KernelSynced()

@@ -105,6 +105,10 @@ class Resolver:
         """Yield the routes of others that hold *address*, longest prefix first, each by metric. O(prefix lengths)."""
         return self._routes.matches(address)
 
+    def silent(self) -> Iterable[tuple[str, Address]]:
+        """Return the neighbours, by link, that do not answer."""
+        return sorted(self._silent)
+
     def others(self) -> Iterable[tuple[Prefix, dict[int, Hops]]]:
         """Return all routes of others, each by metric. O(routes of others)."""
         return self._routes.items()
