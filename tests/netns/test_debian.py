@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import subprocess
@@ -106,6 +107,30 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
     made.close()
 
 
+def _install_by_hand(copy: Copy) -> None:
+    """``bgpd install`` makes files and user on a living system, changes nothing a second time, and takes the files away again."""
+    copy.run("userdel", "bgpd")
+    before = copy.left()
+
+    made = {
+        one["path"]: one["outcome"]
+        for one in json.loads(copy.run("/usr/lib/bgpd/bin/bgpd", "install", "-o", "json"))["files"]
+    }
+
+    assert "created" == made["/usr/local/lib/systemd/system/bgpd.service"]
+    assert "unchanged" == made["/etc/bgpd/bgpd.toml"]
+    assert copy.run("id", "-un", "bgpd")
+    assert f"bgpd {__version__}\n" == copy.run("/usr/local/bin/bgpd", "--version")
+    assert (
+        "ExecReload=/usr/lib/bgpd/bin/bgpd reload"
+        in (copy.root / "usr/local/lib/systemd/system/bgpd.service").read_text()
+    )
+    again = json.loads(copy.run("/usr/lib/bgpd/bin/bgpd", "install", "-o", "json"))["files"]
+    assert {"unchanged"} == {one["outcome"] for one in again}
+    copy.run("/usr/lib/bgpd/bin/bgpd", "install", "--remove")
+    assert before - {"etc/iproute2/rt_protos.d/bgpd.conf"} == copy.left()
+
+
 def test_package_lives_and_leaves(copy: Copy) -> None:
     """The package installs, its command runs and its units name it; an upgrade keeps the configuration; a purge leaves the user alone."""
     copy.run("dpkg", "-i", "/run/deb/bgpd.deb")
@@ -121,12 +146,16 @@ def test_package_lives_and_leaves(copy: Copy) -> None:
     assert "is good" in copy.run("bgpd", "config", "check")
     assert list((copy.root / "usr/lib/bgpd/lib").rglob("*.pyc")), "started anew at each start"
 
+    _install_by_hand(copy)
+
     (copy.root / "etc/bgpd/bgpd.toml").write_text("# mine\n")
     copy.run("dpkg", "-i", "/run/deb/bgpd.deb")
     assert "# mine\n" == (copy.root / "etc/bgpd/bgpd.toml").read_text()
 
     copy.run("dpkg", "--remove", "bgpd")
-    assert {"etc/bgpd/bgpd.toml", "etc/iproute2/rt_protos.d/bgpd.conf"} == copy.left()
+    assert {
+        "etc/bgpd/bgpd.toml"
+    } == copy.left()  # dpkg keeps what an operator may have changed, and what he removed away
     (copy.root / "var/lib/bgpd").mkdir(exist_ok=True)
     (copy.root / "var/lib/bgpd/store.db").write_text("state")
     copy.run("dpkg", "--purge", "bgpd")
