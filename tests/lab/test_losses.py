@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.timeout(1200)]
 SHORT = "withdrawn,cut"
 FLAPS = int(os.environ.get("FLAPS", "10"))
 FLAP_S = float(os.environ.get("FLAP_S", "6"))
-UPLINKS = ("up1", "up2", "mgmt")
+UPLINKS = ("mgmt", "up1", "up2")
 LEAD_S = 1.0
 """Traffic before the failure, and after its end."""
 BFD_MS = (50, 300, 0)
