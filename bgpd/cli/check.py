@@ -18,7 +18,7 @@ from bgpd.cli.config import configured, read
 from bgpd.cli.options import Stop, asks, output
 from bgpd.cli.render import BAD, GOOD, WARN, Column, Styled, Table, show, show_json
 from bgpd.config.schema import Config
-from bgpd.model.pool import Fallback
+from bgpd.model.pool import parse_preference
 from bgpd.model.prefix import Family, Prefix
 
 STYLES = {Level.OK: GOOD, Level.WARNING: WARN, Level.ERROR: BAD}
@@ -84,7 +84,7 @@ def _demand(config: Config | None, socket: Path) -> Demand:
     if config is not None:
         pool = config.default_pool()
         pools |= set() if pool is None else {pool.cidr}
-        tunnels |= {"vxlan"} if config.fallback.kind is Fallback.VXLAN else set()
+        tunnels |= {kind.value.lower() for kind in parse_preference(config.fallback.kind)}
         ipv6 = any("ipv6" in peer.families for peer in config.peer)
     with suppress(client.ApiError, protocol.Refused):  # no daemon: the configuration has to do
         pools |= {Prefix.parse(view.cidr) for view in Client(socket).pools()}

@@ -61,7 +61,7 @@ def test_traffic_of_workloads_goes_encrypted(pair: Pair) -> None:
     assert TCP_BYTES == transfer(one, two, there)
 
     for node, other in ((one, two), (two, one)):
-        path = node.folder / "wireguard" / "private.key"
+        path = node.folder / "state" / "wireguard" / "private.key"
         public = WireguardKeys(path.parent).public()
         assert public == stated_key(node)
         assert {public} == keys_of_peers(other)
@@ -75,7 +75,7 @@ def test_traffic_of_workloads_goes_encrypted(pair: Pair) -> None:
 def test_change_of_the_key_loses_nothing(pair: Pair) -> None:
     """While the key is changed a stream goes on in both directions; afterwards the other node and the Node know the new key only."""
     one, two = pair.nodes
-    before = WireguardKeys(one.folder / "wireguard").public()
+    before = WireguardKeys(one.folder / "state" / "wireguard").public()
     stream = one.workload.start("ping", "-q", "-i", str(1 / STREAM_PPS), "-c", "1000000", pair.addresses[1])
     try:
         sent = two.counters(WIREGUARD_DEVICE)[0]
@@ -83,7 +83,7 @@ def test_change_of_the_key_loses_nothing(pair: Pair) -> None:
         answer = one.ask("wireguard", "rotate-key")
         assert answer is not None
         now = answer["public_key"]
-        assert before != now == stated_key(one) == WireguardKeys(one.folder / "wireguard").public()
+        assert before != now == stated_key(one) == WireguardKeys(one.folder / "state" / "wireguard").public()
         wait(lambda: {now} == keys_of_peers(two), *pair.nodes)
         sent = two.counters(WIREGUARD_DEVICE)[0]
         wait(lambda: two.counters(WIREGUARD_DEVICE)[0] > sent + 20, *pair.nodes)

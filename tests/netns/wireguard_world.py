@@ -38,8 +38,8 @@ runtime_dir = "{folder}/{name}/speaker"
 [api]
 socket = "{folder}/{name}/bgpd.sock"
 
-[wireguard]
-directory = "{folder}/{name}/wireguard"
+[state]
+directory = "{folder}/{name}/state"
 
 [log]
 format = "json"
@@ -74,7 +74,9 @@ class Node:
         self.folder = folder / self.name
         self.folder.mkdir()
         self.config = self.folder / "bgpd.toml"
-        self.config.write_text(CONFIG.format(name=self.name, number=number, folder=folder, kind=kind, more=more))
+        self.config.write_text(
+            CONFIG.format(name=self.name, number=number, folder=folder, kind=kind, more=more.format(number=number))
+        )
         self.log = self.folder / "log"
         self.process: subprocess.Popen[bytes] | None = None
         self.netns.execute(
@@ -165,6 +167,7 @@ class Pair:
             length = 24 if subnet else 32
             node.netns.ip("address", "add", f"192.0.2.{node.number}/{length}", "dev", "up0")
             node.netns.ip("link", "set", "up0", "up")
+            node.netns.ip("address", "add", f"fd00::{node.number}/64", "dev", "up0", "nodad")
             if not subnet:
                 node.netns.ip("route", "add", f"192.0.2.{3 - node.number}", "dev", "up0")
                 text = node.config.read_text()

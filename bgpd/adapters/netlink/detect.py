@@ -19,7 +19,7 @@ from bgpd.model.node import AddressMethod, FindBy
 from bgpd.model.prefix import Address, Family, Prefix
 
 PASSED_OVER = re.compile(
-    r"lo|docker.*|cbr.*|dummy.*|virbr.*|lxcbr.*|veth.*|cali.*|tunl.*|flannel.*|kube-ipvs.*|cni.*|br-.*|(vxlan|ipip|wg)\.bgpd"
+    r"lo|docker.*|cbr.*|dummy.*|virbr.*|lxcbr.*|veth.*|cali.*|tunl.*|flannel.*|kube-ipvs.*|cni.*|br-.*|.*\.bgpd"
 )
 """Names of links that ``first-found`` does not look at (Calico's default list, Docker's bridges, our own devices)."""
 

@@ -12,6 +12,7 @@ import asyncio
 import ctypes
 import errno
 import os
+import shutil
 import threading
 from collections import Counter
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from typing import Final
 
 import msgspec
 
-from bgpd.adapters.netlink import encode
+from bgpd.adapters.netlink import encode, wireguard
 from bgpd.adapters.netlink.encode import NexthopEntry, RouteEntry
 from bgpd.adapters.netlink.options import KernelOptions
 from bgpd.adapters.netlink.protocols import owner_of
@@ -213,6 +214,9 @@ async def _try_kind(kind: str, *, demanded: bool) -> Finding:
     refusal = refused.get(0)
     if refusal is None or refusal.errno not in {errno.EOPNOTSUPP, errno.ENODEV}:
         return Finding(subject=subject, level=Level.OK, text="the kernel has them")
+    if kind == wireguard.NATIVE and shutil.which(wireguard.PROGRAM):
+        text = f"the kernel has none: {wireguard.PROGRAM} takes its place, at a fraction of the speed"
+        return Finding(subject=subject, level=Level.WARNING, text=text, mend="modprobe wireguard")
     return Finding(
         subject=subject,
         level=Level.ERROR if demanded else Level.WARNING,
