@@ -12,6 +12,7 @@ from bgpd.core.pipeline import Pipeline
 from bgpd.model import event as ev
 from bgpd.model.forwarding import (
     IPIP_DEVICE,
+    TUNNEL_DEVICES,
     VXLAN_DEVICE,
     DeviceKey,
     GroupKey,
@@ -126,7 +127,7 @@ def test_no_kind_left_is_unreachable_with_every_reason() -> None:
 
 def test_no_tunnel_goes_through_a_tunnel() -> None:
     """A route to the node's address that leads through a tunnel of ours carries no tunnel (no loop)."""
-    for device in (VXLAN_DEVICE, IPIP_DEVICE):
+    for device in TUNNEL_DEVICES:
         through = [
             link(device),
             ev.ForeignRouteRemoved(prefix=w.P("10.0.0.0/24"), metric=0),
