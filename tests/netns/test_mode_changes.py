@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,12 +13,14 @@ from pathlib import Path
 import pytest
 
 from bgpd.adapters.store.records import vtep_mac
+from bgpd.core.overlay.turn import YIELD_S
 from bgpd.model.forwarding import VXLAN_DEVICE, WIREGUARD_DEVICE
 from tests.netns.wireguard_world import DEADLINE_S, Node, Pair, ping, wait
 
 pytestmark = pytest.mark.netns
 
 POOL = "default-ipv4-ippool"
+ROUNDS = 3
 FELIX = {"kind": "FelixConfiguration", "apiVersion": "projectcalico.org/v3", "metadata": {"name": "default"}}
 
 
@@ -64,33 +67,56 @@ def device_of(node: Node, target: str) -> str:
     return str(route["dev"])
 
 
-def settled(pair: Pair, device: str, mode: str) -> None:
-    """Wait until both nodes send through *device*, and traffic has been seen to do so, whichever mode asks for it."""
+def heard(pair: Pair, device: str) -> float:
+    """Wait until both nodes have *device*; returns after how many seconds."""
+    began = time.monotonic()
+    wait(lambda: all(node.netns.attempt("link", "show", "dev", device) for node in pair.nodes), *pair.nodes)
+    return time.monotonic() - began
+
+
+def settled(pair: Pair, device: str) -> None:
+    """Wait until both nodes send through *device*, and traffic has been seen to do so."""
     one, two = pair.nodes
     here, there = pair.addresses
     wait(lambda: (device_of(one, there), device_of(two, here)) == (device, device), *pair.nodes)
     before = one.counters(device)[0]
     wait(lambda: one.counters(device)[0] > before + 50, *pair.nodes)
-    assert mode
+
+
+def changes(pair: Pair) -> float:
+    """Go through all modes and back; returns the longest time that a change took to be heard by both nodes."""
+    one = pair.nodes[0]
+    settled(pair, "up0")
+    set_pool(one, vxlanMode="Always")
+    took = [heard(pair, VXLAN_DEVICE)]
+    settled(pair, VXLAN_DEVICE)
+    set_pool(one, vxlanMode="CrossSubnet")
+    settled(pair, "up0")
+    set_pool(one, vxlanMode="Always")
+    settled(pair, VXLAN_DEVICE)
+    one.store("apply", "-f", "-", given=json.dumps(FELIX | {"spec": {"wireguardEnabled": True}}))
+    took.append(heard(pair, WIREGUARD_DEVICE))
+    settled(pair, WIREGUARD_DEVICE)
+    one.store("apply", "-f", "-", given=json.dumps(FELIX | {"spec": {"wireguardEnabled": False}}))
+    settled(pair, VXLAN_DEVICE)
+    set_pool(one, vxlanMode="Never")
+    settled(pair, "up0")
+    return max(took)
 
 
 def test_mode_of_a_pool_changes_without_a_lost_packet(pair: Pair) -> None:
-    """Never, VXLAN Always, CrossSubnet, WireGuard and back, live: each moves the traffic, and no packet of either direction is lost."""
-    one = pair.nodes[0]
-    with stream(one, pair.addresses[1]) as told:
-        settled(pair, "up0", "Never")
-        set_pool(one, vxlanMode="Always")
-        settled(pair, VXLAN_DEVICE, "Always")
-        set_pool(one, vxlanMode="CrossSubnet")
-        settled(pair, "up0", "CrossSubnet")
-        set_pool(one, vxlanMode="Always")
-        settled(pair, VXLAN_DEVICE, "Always")
-        one.store("apply", "-f", "-", given=json.dumps(FELIX | {"spec": {"wireguardEnabled": True}}))
-        settled(pair, WIREGUARD_DEVICE, "wireguardEnabled")
-        one.store("apply", "-f", "-", given=json.dumps(FELIX | {"spec": {"wireguardEnabled": False}}))
-        settled(pair, VXLAN_DEVICE, "Always")
-        set_pool(one, vxlanMode="Never")
-        settled(pair, "up0", "Never")
+    """Never, VXLAN Always, CrossSubnet, WireGuard and back, live: each moves the traffic, and no packet of either direction is lost.
+
+    A round in which a node heard of a change later than others wait for it (a machine at its limit) shows nothing, and is repeated.
+    """
+    for _ in range(ROUNDS):
+        with stream(pair.nodes[0], pair.addresses[1]) as told:
+            took_s = changes(pair)
+        if took_s < YIELD_S / 2:
+            break
+        wait(
+            lambda: not any(node.netns.attempt("link", "show", "dev", VXLAN_DEVICE) for node in pair.nodes), *pair.nodes
+        )
     assert lost(told()) <= 1, told()  # the last one may be on its way when the stream ends
 
 
