@@ -1,10 +1,10 @@
 """VXLAN (RFC 7348): its devices, the entries towards a remote node, and whether the node can be reached by it.
 
 Calico's wire format: one VNI, permanent FDB and neighbour entries, VTEP MAC from the node's name; outer IPv4 by one device, outer
-IPv6 by another with a MAC of its own. The neighbour that a route goes through is the remote node's own address, on-link on the device,
-so that no tunnel address is needed. Outer packets are of the inner family where both nodes have an address of it, as in Calico,
-else of the other: an IPv6 block then goes to a link-local address made of the VTEP's MAC (RFC 4291 appendix A), since an IPv6 route
-takes no IPv4 gateway.
+IPv6 by another with a MAC of its own. Outer packets are of the inner family where both nodes have an address of it, as in Calico,
+else of the other. The neighbour that an IPv4 route goes through is the remote node's own IPv4 address, on-link on the device, so that no
+tunnel address is needed. IPv6 takes no gateway that a route leads to by another link (net/ipv6/route.c: ip6_route_check_nh_onlink),
+so there it is a link-local address made of the VTEP's MAC (RFC 4291 appendix A).
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ def way(me: Node, node: Node, inner: Family) -> Way:
     outer, mac = node.address(family), _mac(node, family)
     assert outer is not None
     assert mac is not None
-    crossed = inner is Family.IPV6 and family is Family.IPV4
-    return Way(Leg(_NAMES[family], link_local(mac) if crossed else outer, onlink=True), outer)
+    plain = inner is Family.IPV4 and family is Family.IPV4
+    return Way(Leg(_NAMES[family], outer if plain else link_local(mac), onlink=plain), outer)
 
 
 def towards(me: Node, there: There) -> dict[KernelKey, KernelValue]:

@@ -56,12 +56,12 @@ def lacks(me: Node, node: Node, _: Family) -> str:
 
 
 def way(me: Node, node: Node, inner: Family) -> Way:
-    """Return the way to *node*. The gateway names the node where an address of its family may; the peer is found by the destination."""
+    """Return the way to *node*. The peer is found by the destination; a gateway names the node, where IPv4 allows one (see vxlan.py)."""
     family = underlay(me, node, Family.IPV4)
     assert family is not None
     outer = node.address(family)
     assert outer is not None
-    gateway = node.address(inner) or (node.ipv6_address if inner is Family.IPV4 else None)
+    gateway = node.ipv4_address if inner is Family.IPV4 else None
     return Way(Leg(WIREGUARD_DEVICE, gateway, onlink=gateway is not None), outer)
 
 

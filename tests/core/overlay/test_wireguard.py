@@ -192,15 +192,15 @@ def six(*numbers: int, me: Node | None = None) -> list[ev.Event]:
 
 
 def test_ipv6_block_goes_by_the_ipv6_device_where_both_nodes_have_ipv6() -> None:
-    """As in Calico: a device of its own, with its own MAC and 70 bytes of overhead; the neighbour is the node's IPv6 address."""
+    """As in Calico: a device of its own, with its own MAC and 70 bytes of overhead; the neighbour is a link-local address of that MAC."""
     pool = ev.PoolChanged(replace(POOL_V6, vxlan_mode=Mode.ALWAYS))
     pipeline = running(*six(2), pool)
-    kernel, far = pipeline.tables.kernel, w.A("fd00::2")
+    kernel, far, gateway = pipeline.tables.kernel, w.A("fd00::2"), link_local("66:00:00:00:06:02")
 
-    assert (How.TUNNEL, (Leg(VXLAN_V6_DEVICE, far, onlink=True),)) == way(pipeline, BLOCK_V6)[:2]
+    assert (How.TUNNEL, (Leg(VXLAN_V6_DEVICE, gateway),)) == way(pipeline, BLOCK_V6)[:2]
     device = VxlanDevice(vni=4096, port=4789, local=w.A("fd00::1"), mac="66:00:00:00:06:01", mtu_bytes=1430)
     assert device == kernel.get(DeviceKey(VXLAN_V6_DEVICE))
-    assert Neighbour("66:00:00:00:06:02") == kernel.get(NeighbourKey(VXLAN_V6_DEVICE, far))
+    assert Neighbour("66:00:00:00:06:02") == kernel.get(NeighbourKey(VXLAN_V6_DEVICE, gateway))
     assert Fdb(far) == kernel.get(FdbKey(VXLAN_V6_DEVICE, "66:00:00:00:06:02"))
 
 
@@ -211,7 +211,7 @@ def test_ipv6_block_goes_by_the_ipv4_device_where_a_node_has_no_ipv6() -> None:
     gateway = link_local("66:00:00:00:00:02")
 
     assert w.A("fe80::6400:ff:fe00:2") == gateway
-    assert (How.TUNNEL, (Leg(VXLAN_DEVICE, gateway, onlink=True),)) == way(pipeline, BLOCK_V6)[:2]
+    assert (How.TUNNEL, (Leg(VXLAN_DEVICE, gateway),)) == way(pipeline, BLOCK_V6)[:2]
     assert Neighbour("66:00:00:00:00:02") == pipeline.tables.kernel.get(NeighbourKey(VXLAN_DEVICE, gateway))
 
 
@@ -221,14 +221,14 @@ def test_ipv4_block_goes_by_the_ipv6_device_between_nodes_of_ipv6_only() -> None
     pool = ev.PoolChanged(replace(w.POOL, vxlan_mode=Mode.ALWAYS))
     pipeline = running(*six(me=me), ev.NodeChanged(other), pool)
 
-    assert (How.TUNNEL, (Leg(VXLAN_V6_DEVICE, w.A("fd00::2"), onlink=True),)) == way(pipeline)[:2]
+    assert (How.TUNNEL, (Leg(VXLAN_V6_DEVICE, link_local("66:00:00:00:06:02")),)) == way(pipeline)[:2]
 
 
 def test_wireguard_carries_ipv6_over_either_family() -> None:
-    """IPv6 blocks fall back to WireGuard: by the node's IPv6 address as gateway where it has one, by the device alone where not."""
+    """IPv6 blocks fall back to WireGuard, by the device alone: to nodes with and without IPv6 addresses, over IPv4 where both have it."""
     pool = ev.PoolChanged(replace(POOL_V6, fallback=(Fallback.WIREGUARD,)))
     both = running(*six(2), pool, *LOST)
-    assert (How.FALLBACK, (Leg(WIREGUARD_DEVICE, w.A("fd00::2"), onlink=True),)) == way(both, BLOCK_V6)[:2]
+    assert (How.FALLBACK, (Leg(WIREGUARD_DEVICE),)) == way(both, BLOCK_V6)[:2]
     peer = both.tables.kernel.get(WireguardPeerKey(KEYS[2]))
     assert isinstance(peer, WireguardPeer)
     assert w.A("10.0.0.2") == peer.endpoint
