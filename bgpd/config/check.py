@@ -83,7 +83,7 @@ def findings(sections: Mapping[str, Section]) -> Iterator[Finding]:
                 continue
     peers = {path: section for path, section in sections.items() if isinstance(section, PeerSection)}
     yield from _unique(peers, "name", lambda peer: peer.name)
-    yield from _unique(peers, "address", lambda peer: peer.address)
+    yield from _unique(peers, "address", lambda peer: peer.address.on(peer.interface))
     yield from _announced_once(sections)
 
 
@@ -287,7 +287,9 @@ def _peer(path: str, peer: PeerSection, own_asn: int | None) -> Iterator[Finding
 
 
 def _link(path: str, peer: PeerSection) -> Iterator[Finding]:
-    if peer.address.is_link_local and not peer.interface:
+    if peer.address.link:
+        yield f"{path}.address", f"must be {peer.address.plain}: its link stands in interface"
+    elif peer.address.is_link_local and not peer.interface:
         yield f"{path}.interface", f"must name the link that {peer.address} is on"
     if peer.ttl_security and peer.multihop_ttl:
         yield f"{path}.ttl_security", "must not stand beside multihop_ttl: it sends with TTL 255 itself (RFC 5082)"

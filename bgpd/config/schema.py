@@ -572,7 +572,7 @@ class Config(Section, frozen=True, kw_only=True):
         limit = section.max_prefix
         return Peer(
             name=section.name,
-            address=section.address,
+            address=section.address.on(section.interface),
             asn=section.asn,
             local_address=section.local_address,
             local_asn=self.node.asn,

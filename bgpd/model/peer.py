@@ -114,7 +114,7 @@ class Notification(msgspec.Struct, frozen=True):
 
 
 class Peer(msgspec.Struct, frozen=True, kw_only=True):
-    """A neighbor to speak BGP with. Its address is its identity."""
+    """A neighbor to speak BGP with. Its address is its identity, a link-local one with its link (``fe80::1%eth0``)."""
 
     name: str
     """Shown to people; unique among the peers of a node."""

@@ -4,6 +4,9 @@ Theory of operation: the decision process and the FIB hold hundreds of thousands
 ``int`` subclasses: hashing, equality and ordering are the interpreter's own (0.1 us a look-up), and no object hangs below.
 An IPv6 value carries bit 128, so IPv4 sorts before IPv6 and ``0.0.0.0`` differs from ``::``. A prefix is the address of its
 network shifted left by 8, plus its length: within a family, prefixes sort by network and then by length.
+
+A link-local IPv6 address may carry the name of its link (``fe80::1%eth0``, RFC 4007 section 11) in the bits from 129 on: two links with the
+same address beyond them have two neighbors. Only identities of neighbors have one; what is on the wire and in the kernel is :attr:`plain`.
 """
 
 from __future__ import annotations
@@ -14,6 +17,10 @@ from typing import Final
 
 _V6: Final = 1 << 128
 _V6_MASK: Final = _V6 - 1
+_LINK_SHIFT: Final = 129
+_PLAIN_MASK: Final = (1 << _LINK_SHIFT) - 1
+LINK_BYTES: Final = 15
+"""Longest name of a link (IFNAMSIZ of linux/if.h less the closing zero)."""
 
 
 class Family(IntEnum):
@@ -38,9 +45,17 @@ class Address(int):
 
     @classmethod
     def parse(cls, text: str) -> Address:
-        """Read ``192.0.2.1`` or ``2001:db8::1``; raises ValueError with the reason for anything else."""
+        """Read ``192.0.2.1``, ``2001:db8::1`` or ``fe80::1%eth0``; raises ValueError with the reason for anything else."""
+        text, percent, link = text.partition("%")
         parsed = ipaddress.ip_address(text)
-        return cls(int(parsed) | _V6) if parsed.version == 6 else cls(int(parsed))
+        address = cls(int(parsed) | _V6) if parsed.version == 6 else cls(int(parsed))
+        if not percent:
+            return address
+        if not link or len(link.encode()) > LINK_BYTES or address.on(link) == address:
+            raise ValueError(
+                f"{text}%{link}: a link of at most {LINK_BYTES} bytes stands behind a link-local IPv6 address only"
+            )
+        return address.on(link)
 
     @classmethod
     def from_packed(cls, data: bytes) -> Address:
@@ -60,6 +75,23 @@ class Address(int):
         """4 or 16 bytes in network order."""
         return (self & _V6_MASK).to_bytes(16, "big") if self & _V6 else int(self).to_bytes(4, "big")
 
+    def on(self, link: str) -> Address:
+        """Return the neighbor with this address on *link*, if that says more: it does of a link-local IPv6 address."""
+        if not link or not self & _V6 or not self.is_link_local:
+            return self
+        return Address(self.plain | int.from_bytes(link.encode(), "big") << _LINK_SHIFT)
+
+    @property
+    def plain(self) -> Address:
+        """The address without its link."""
+        return Address(self & _PLAIN_MASK) if self >> _LINK_SHIFT else self
+
+    @property
+    def link(self) -> str:
+        """The link that it is said to be on; empty if none is."""
+        name = self >> _LINK_SHIFT
+        return name.to_bytes(LINK_BYTES, "big").lstrip(b"\0").decode() if name else ""
+
     @property
     def is_link_local(self) -> bool:
         """Whether the address is in 169.254.0.0/16 or fe80::/10."""
@@ -67,7 +99,8 @@ class Address(int):
 
     def __str__(self) -> str:
         if self & _V6:
-            return str(ipaddress.IPv6Address(self & _V6_MASK))
+            text = str(ipaddress.IPv6Address(self & _V6_MASK))
+            return f"{text}%{self.link}" if self >> _LINK_SHIFT else text
         return f"{self >> 24}.{self >> 16 & 255}.{self >> 8 & 255}.{self & 255}"
 
     def __repr__(self) -> str:
@@ -84,6 +117,8 @@ class Prefix(int):
         """Read ``192.0.2.0/24``; raises ValueError with the reason, also for host bits right of the length."""
         head, slash, tail = text.partition("/")
         address = Address.parse(head)
+        if address >> _LINK_SHIFT:
+            raise ValueError(f"{text!r} names a link: a prefix has none")
         if not slash or not tail.isascii() or not tail.isdecimal():
             raise ValueError(f"{text!r} has no prefix length: write ADDRESS/LENGTH")
         prefix = cls.of(address, int(tail))

@@ -273,7 +273,8 @@ def test_unnumbered_peer_is_there_once_it_was_found() -> None:
     assert 2 == len(pipeline.tables.neighbors)
 
     w.feed(pipeline, [ev.RouterFound(link, router)])
-    neighbor = pipeline.tables.neighbors.get(router)
+    peer_address = router.on(link)
+    neighbor = pipeline.tables.neighbors.get(peer_address)
     assert neighbor is not None
     assert (w.A("fe80::1"), link, (Family.IPV4, Family.IPV6)) == (
         neighbor.local_address,
@@ -283,7 +284,10 @@ def test_unnumbered_peer_is_there_once_it_was_found() -> None:
     up = msgspec.structs.replace(w.opened(1), asn=65780, families=(Family.IPV4, Family.IPV6))
     route = w.learned(w.TOR2, NETWORK, last=65781)
     attributes = msgspec.structs.replace(route.attributes, next_hop=w.A("::"), link_local_next_hop=router)
-    w.feed(pipeline, [ev.PeerUp(router, up), msgspec.structs.replace(route, peer=router, attributes=attributes)])
+    w.feed(
+        pipeline,
+        [ev.PeerUp(peer_address, up), msgspec.structs.replace(route, peer=peer_address, attributes=attributes)],
+    )
     assert (Leg(link, router),) == pipeline.forwarder.reached[NETWORK].legs
 
     w.feed(pipeline, [ev.LinkChanged(name=link, index=2, up=False, mtu_bytes=1500)])

@@ -101,3 +101,30 @@ def test_longest_match_yields_all_covering_prefixes_longest_first(entries: list[
 def test_family_knows_its_width() -> None:
     """Family gives the bits of an address and its name."""
     assert [(32, "ipv4"), (128, "ipv6")] == [(family.bits, str(family)) for family in Family]
+
+
+def test_a_link_local_address_may_name_its_link() -> None:
+    """fe80::1 on two links is two neighbors; on the wire, and as an address, both are one; what has no links has no link."""
+    plain, first, second = (
+        Address.parse("fe80::1"),
+        Address.parse("fe80::1%eth0"),
+        Address.parse("fe80::1%abcdefghijklmno"),
+    )
+
+    assert 3 == len({plain, first, second})
+    assert [plain] * 3 == [one.plain for one in (plain, first, second)]
+    assert ["", "eth0", "abcdefghijklmno"] == [one.link for one in (plain, first, second)]
+    assert ["fe80::1", "fe80::1%eth0", "fe80::1%abcdefghijklmno"] == [str(one) for one in (plain, first, second)]
+    assert first == plain.on("eth0") == Address.parse(str(first))
+    assert (plain.packed, Family.IPV6, True) == (first.packed, first.family, first.is_link_local)
+    assert Address.parse("192.0.2.1") == Address.parse("192.0.2.1").on("eth0")
+    assert Address.parse("2001:db8::1") == Address.parse("2001:db8::1").on("eth0")
+
+
+@pytest.mark.parametrize("text", ["fe80::1%", "fe80::1%abcdefghijklmnop", "2001:db8::1%eth0", "192.0.2.1%eth0"])
+def test_a_link_elsewhere_is_refused(text: str) -> None:
+    """Only a link-local IPv6 address has a link, of a name that the kernel could have; a prefix has none."""
+    with pytest.raises(ValueError, match="link-local"):
+        Address.parse(text)
+    with pytest.raises(ValueError, match="a prefix has none"):
+        Prefix.parse("fe80::1%eth0/64")

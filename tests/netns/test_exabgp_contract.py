@@ -175,6 +175,8 @@ def test_killed_exabgp_is_back_and_its_peer_keeps_our_routes(world: World, mode:
             held = world.birdc("show protocols all b4")
             assert "Neighbor capabilities" in held
             assert "Restart time: 30" in held
+            assert "AF supported: ipv4" in held
+            assert mode == "json" or "AF preserved: ipv4" not in held  # nothing was, before the first session
             ups = node.count(PeerUp)
 
             assert node.speaker.pid is not None
@@ -186,6 +188,7 @@ def test_killed_exabgp_is_back_and_its_peer_keeps_our_routes(world: World, mode:
                 assert all(str(prefix) in shown for prefix in OWN), f"a route was dropped: {shown}"
                 await asyncio.sleep(0.02)
             assert node.count(SpeakerLost) == 1
+            assert "AF preserved: ipv4" in world.birdc("show protocols all b4")
             assert len(node.routes()) == 3
             await until(lambda: len(node.speaker.adj_rib_out.actual) == 2, "announced again")
             await until(lambda: "stale" not in _imported(world).lower(), "refreshed")

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.netns
 
 OWN = Prefix.parse("10.1.0.0/26")
 LINK_OURS, LINK_THEIRS = Address.parse("fe80::1"), Address.parse("fe80::2")
+FAR = LINK_THEIRS.on("xa")
 WAIT_S = 40.0
 
 
@@ -57,7 +58,7 @@ def test_a_session_over_link_local_addresses(world: World, kind: str, passive: b
     )
     peer = replace(
         PEER,
-        address=LINK_THEIRS,
+        address=FAR,
         local_address=LINK_OURS,
         interface="xa",
         families=families,
@@ -68,14 +69,63 @@ def test_a_session_over_link_local_addresses(world: World, kind: str, passive: b
     async def body() -> None:
         there = router(kind, world, wanted)
         async with running(Node(world)) as node:
-            node.announce({(LINK_THEIRS, own[family]): Announcement() for family in families})
-            assert await node.speaker.neighbors.apply([(LINK_THEIRS, peer)]) == {}
-            await until(lambda: len(node.routes(LINK_THEIRS)) >= len(families), "routes", WAIT_S)
+            node.announce({(FAR, own[family]): Announcement() for family in families})
+            assert await node.speaker.neighbors.apply([(FAR, peer)]) == {}
+            await until(lambda: len(node.routes(FAR)) >= len(families), "routes", WAIT_S)
             await until(lambda: all(there.has(str(own[family])) for family in families), "announced", WAIT_S)
 
-            learned = node.routes(LINK_THEIRS)[Prefix.parse("10.9.0.0/24")]
+            learned = node.routes(FAR)[Prefix.parse("10.9.0.0/24")]
             assert LINK_THEIRS in {learned.next_hop, learned.link_local_next_hop}
             assert str(LINK_OURS) in str(there.seen(str(OWN)))
+
+    asyncio.run(body())
+
+
+@pytest.mark.parametrize("passive", [False, True])
+def test_one_link_local_address_on_two_links_is_two_neighbors(world: World, passive: bool) -> None:
+    """fe80::2 on two links, towards fe80::1 of ours on both: two sessions, each with its own routes, and one ends without the other."""
+    sh(f"ip link add ya netns {world.ours} type veth peer name yb netns {world.theirs}")
+    for netns, near, address in ((world.ours, "a", LINK_OURS), (world.theirs, "b", LINK_THEIRS)):
+        for link in (f"x{near}", f"y{near}"):
+            sh(f"ip -n {netns} link set {link} up")
+            sh(f"ip -n {netns} address add {address}/64 dev {link} nodad")
+    peers = [
+        replace(PEER, name=link, address=LINK_THEIRS.on(link), local_address=LINK_OURS, interface=link, passive=passive)
+        for link in ("xa", "ya")
+    ]
+    peers = [replace(peer, families=(Family.IPV6,)) for peer in peers]
+    own = Prefix.parse("fd98::/64")
+
+    def config(*links: str) -> str:
+        sessions = "\n".join(
+            f"""protocol static s{link} {{ ipv6; route fd99:{number}::/64 blackhole; }}
+protocol bgp {link} {{
+  local {LINK_THEIRS} as 65001; neighbor {LINK_OURS}%{link} as 65000; passive {"off" if passive else "on"};
+  hold time 9; connect retry time 1; connect delay time 1; error wait time 1, 2;
+  ipv6 {{ import all; export where proto = "s{link}"; next hop self; }};
+}}"""
+            for number, link in enumerate(links)
+        )
+        return f"router id {THEIRS};\nprotocol device {{ }}\n{sessions}\n"
+
+    async def body() -> None:
+        world.bird(config("xb", "yb"))
+        async with running(Node(world)) as node:
+            node.announce({(peers[1].address, own): Announcement()})
+            assert await node.speaker.neighbors.apply([(peer.address, peer) for peer in peers]) == {}
+            for number, peer in enumerate(peers):
+                expected = {Prefix.parse(f"fd99:{number}::/64")}
+                await until(
+                    lambda peer=peer, expected=expected: set(node.routes(peer.address)) == expected, "routes", WAIT_S
+                )
+            await until(lambda: "fd98::/64" in world.birdc("show route protocol yb"), "announced", WAIT_S)
+            assert "fd98::/64" not in world.birdc("show route protocol xb")
+
+            assert await node.speaker.neighbors.apply([(peers[0].address, None)]) == {}
+            await until(lambda: not node.up(peers[0].address), "the end of one")
+            assert (1, 1) == (node.count(PeerUp, peers[1].address), node.count(PeerUp, peers[0].address))
+            assert node.up(peers[1].address)
+            assert node.speaker.adj_rib_out.actual == node.want
 
     asyncio.run(body())
 

@@ -26,6 +26,7 @@ import struct
 import sys
 import time
 from contextlib import suppress
+from typing import Any
 
 import msgspec
 
@@ -179,10 +180,10 @@ class Process:
             self._packet(receiver, data, ancillary, source)
 
     def _packet(
-        self, receiver: socket.socket, data: bytes, ancillary: list[tuple[int, int, bytes]], source: tuple[str, int]
+        self, receiver: socket.socket, data: bytes, ancillary: list[tuple[int, int, bytes]], source: tuple[Any, ...]
     ) -> None:
         _, multihop = self.receivers[receiver]
-        peer = Address.parse(source[0].partition("%")[0])
+        peer = _sender_of(source)
         running = self.sessions.get(peer)
         if running is None or running.wanted.multihop is not multihop:
             return
@@ -214,10 +215,11 @@ class Process:
         if running.socket is None:
             return
         port = MULTIHOP_PORT if running.wanted.multihop else SINGLE_HOP_PORT
-        target: tuple[str, int] | tuple[str, int, int, int] = (str(running.wanted.peer), port)
+        address = str(running.wanted.peer.plain)
+        target: tuple[str, int] | tuple[str, int, int, int] = (address, port)
         try:
             if running.wanted.interface and running.wanted.peer.family is Family.IPV6:
-                target = (str(running.wanted.peer), port, 0, socket.if_nametoindex(running.wanted.interface))
+                target = (address, port, 0, socket.if_nametoindex(running.wanted.interface))
             running.socket.sendto(running.authenticator.seal(control), target)
         except OSError as error:
             # No route, no link: the neighbor's silence says the same. An address or an interface may come back as another one.
@@ -415,6 +417,17 @@ def _bound(family: Family, port: int) -> socket.socket:
         receiver.close()
         raise
     return receiver
+
+
+def _sender_of(source: tuple[Any, ...]) -> Address:
+    """Return who sent a packet: a link-local address with its link, as sessions are named."""
+    address = Address.parse(source[0].partition("%")[0])
+    if len(source) < 4 or not address.is_link_local:
+        return address
+    try:
+        return address.on(socket.if_indextoname(source[3]))
+    except OSError:  # the link is gone already
+        return address
 
 
 def _sender(wanted: lines.Wanted) -> socket.socket:

@@ -115,7 +115,7 @@ def _section(mode: Mode, router_id: Address, neighbor: Neighbor) -> str:
         more = "  nexthop {\n    ipv4 unicast ipv6;\n  }\n"
     capability = "".join(f"    {item};\n" for item in capabilities)
     return (
-        f"neighbor {peer.address} {{\n{lines}"
+        f"neighbor {peer.address.plain} {{\n{lines}"
         f"  capability {{\n{capability}  }}\n"
         f"  family {{\n{families}  }}\n{more}"
         f"  api {{\n    processes [ bgpd ];\n    neighbor-changes;\n"

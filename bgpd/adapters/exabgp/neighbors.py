@@ -187,6 +187,9 @@ class NeighborsTarget:
         ready: list[tuple[Address, Neighbor | None]] = []
         refused: dict[Address, str] = {}
         for address, peer in changes:
+            if address.link and peer is not None and self._head.mode == "json":
+                refused[address] = "stock ExaBGP does not tell links apart: a link-local peer needs the mode raw"
+                continue
             try:
                 ready.append((address, None if peer is None else self._neighbor(peer)))
             except Unfit as unfit:
@@ -256,7 +259,8 @@ class NeighborsTarget:
 
         An invalid file must never be signalled: ExaBGP would end the shim, and fail at the next reconnection.
         """
-        command = (sys.executable, "-m", "exabgp", "validate", str(self._write_temporary(neighbors)))
+        module = "bgpd.adapters.exabgp.child.launcher" if self._head.mode == "raw" else "exabgp"
+        command = (sys.executable, "-m", module, "validate", str(self._write_temporary(neighbors)))
         environment = conf.environment(self._runtime) | {"exabgp_log_enable": "false"}
         process = await asyncio.create_subprocess_exec(
             *command, env=environment, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE

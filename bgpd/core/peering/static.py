@@ -31,6 +31,8 @@ def by_address(world: World, peer: BgpPeer, other: Node | None) -> Iterator[Peer
     address = peer.address
     if address is None and peer.interface:
         address = world.found.get(peer.interface)
+    if address is not None:
+        address = address.on(peer.interface)
     ours = {world.me.ipv4_address, world.me.ipv6_address}
     if address is None or peer.asn is None or address in ours or not chosen(peer, world.me):
         return

@@ -76,7 +76,7 @@ class World:
         best: tuple[int, Address] | None = None
         for addresses in self.links.values():
             for address, subnet in addresses.items():
-                if subnet.family is towards.family and subnet.holds(towards) and not address.is_link_local:
+                if subnet.family is towards.family and subnet.holds(towards.plain) and not address.is_link_local:
                     best = max(best or (-1, address), (subnet.length, address))
         return best[1] if best is not None else self.me.address(towards.family)
 

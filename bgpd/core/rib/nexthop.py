@@ -154,6 +154,8 @@ class Resolver:
 
     def resolve(self, address: Address, default_allowed: bool = False) -> Resolved:
         """Say how *address* is reached. The answer is remembered; :meth:`refresh` tells when it has changed."""
+        if address.link:
+            return self.on_link(address.link, address.plain)
         key = (address, default_allowed)
         answer = self._answers.get(key)
         if answer is None:

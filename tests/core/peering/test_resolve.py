@@ -257,13 +257,13 @@ def test_link_local_and_unnumbered_peers_are_on_their_link() -> None:
     asked = world(ME, (), (link_local, unnumbered))
     asked.links = {name: {A(address): P("fe80::/64")} for name, address in (("eth0", "fe80::a"), ("eth1", "fe80::b"))}
 
-    assert worked_out(asked).keys() == {"fe80::2"}
+    assert worked_out(asked).keys() == {"fe80::2%eth0"}
     asked.found["eth1"] = A("fe80::3")
     found = worked_out(asked)
 
-    assert (found["fe80::2"].local_address, found["fe80::2"].interface) == (A("fe80::a"), "eth0")
-    assert found["fe80::3"].families == (Family.IPV4, Family.IPV6)
-    assert found["fe80::3"].extended_next_hop
+    assert (found["fe80::2%eth0"].local_address, found["fe80::2%eth0"].interface) == (A("fe80::a"), "eth0")
+    assert found["fe80::3%eth1"].families == (Family.IPV4, Family.IPV6)
+    assert found["fe80::3%eth1"].extended_next_hop
 
 
 def test_peer_at_our_own_address_is_none() -> None:
@@ -331,3 +331,14 @@ def test_one_changed_peer_touches_one_address() -> None:
     sessions.node_changed("b")
     assert sessions.settle(10) == 9
     assert sessions.touched() == []
+
+
+def test_one_link_local_address_on_two_links_is_two_peers() -> None:
+    """Two BGPPeers of the same fe80 address on different links are two sessions, each with its link as part of its identity."""
+    peers = [BgpPeer(name=link, address=A("fe80::9"), interface=link, asn=65001) for link in ("eth1", "eth2")]
+    here = world(peers=peers)
+    here.links = {link: {A("fe80::1"): P("fe80::/64")} for link in ("eth1", "eth2")}
+    found = worked_out(here)
+
+    assert {"fe80::9%eth1": "eth1", "fe80::9%eth2": "eth2"} == {text: peer.interface for text, peer in found.items()}
+    assert {A("fe80::1")} == {peer.local_address for peer in found.values()}

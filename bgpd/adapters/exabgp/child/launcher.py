@@ -5,7 +5,7 @@ also sends the keepalives. Here a received message becomes one line, ``{"raw":TY
 not looked into beyond the three length fields (RFC 4271 section 6.3: their disagreement ends the session, and only ExaBGP can send
 the NOTIFICATION).
 
-Replaced are here, and beside them what sessions.py and opening.py name; the rest is stock:
+Replaced are here, and beside them what sessions.py, opening.py, links.py and sharing.py name; the rest is stock:
 
 * ``Processes.packets`` writes the short line instead of a JSON document with host name, counters and a slow hex dump;
 * ``Message.unpack`` returns an empty Update for a received UPDATE, and for the marks of an enhanced refresh (RFC 7313), which stock
@@ -14,7 +14,7 @@ Replaced are here, and beside them what sessions.py and opening.py name; the res
 ``install`` verifies that the functions are the ones this was written for, and ``Unfit`` names what differs: then the process ends with
 status 78 and nothing was started (the daemon's other mode, stock JSON, needs none of this).
 
-Usage: ``python -m bgpd.adapters.exabgp.child.launcher CONF``.
+Usage: ``python -m bgpd.adapters.exabgp.child.launcher CONF``; with ``validate`` before CONF it is only read, as ``exabgp validate`` does.
 """
 
 from __future__ import annotations
@@ -35,9 +35,11 @@ from exabgp.bgp.neighbor import Neighbor
 from exabgp.configuration.neighbor import ParseNeighbor
 from exabgp.reactor import delay, listener, loop, peer, protocol
 from exabgp.reactor.api.processes import Processes
+from exabgp.reactor.api.response.json import JSON
 from exabgp.reactor.network.outgoing import Outgoing
+from exabgp.rib import outgoing
 
-from bgpd.adapters.exabgp.child import opening, sessions
+from bgpd.adapters.exabgp.child import links, opening, sessions, sharing
 
 EXIT_UNFIT = 78
 """EX_CONFIG of sysexits.h: starting again does not help."""
@@ -64,7 +66,7 @@ def install() -> None:
         if self.silence:
             return
         line = (
-            f'{{"raw":{category},"direction":"{direction}","peer":"{neighbor["peer-address"]}","body":"{body.hex()}"}}'
+            f'{{"raw":{category},"direction":"{direction}","peer":"{links.identity(neighbor)}","body":"{body.hex()}"}}'
         )
         for process in self._notify(neighbor, f"{direction}-packets"):
             self.write(process, line, neighbor)
@@ -80,6 +82,8 @@ def install() -> None:
 
     sessions.install()
     opening.install()
+    links.install()
+    sharing.install()
     Processes.packets = packets
     Message.unpack = classmethod(unpack)
 
@@ -112,6 +116,12 @@ def verify() -> None:
         Capabilities.new: ["self", "neighbor", "restarted", "local_as"],
         Negotiated.validate: ["self", "neighbor"],
         Neighbor.__eq__: ["self", "other"],
+        Neighbor.name: ["self"],
+        Neighbor.remove_self: ["self", "changes"],
+        outgoing.OutgoingRIB.del_from_rib: ["self", "change"],
+        JSON._neighbor: ["self", "neighbor", "direction", "content"],
+        loop.Reactor.neighbor_ip: ["self", "peer_name"],
+        loop.Reactor.handle_connection: ["self", "peer_name", "connection"],
         protocol.Protocol.new_open: ["self"],
         listener.Listener._new_socket: ["self", "ip"],
         listener.Listener._listen: ["self", "local_ip", "peer_ip", "local_port", "use_md5", "md5_base64", "ttl_in"],
@@ -151,15 +161,16 @@ def _verify_caller(module: ModuleType) -> None:
 
 
 def main() -> int:
-    if len(sys.argv) != 2:
-        sys.stderr.write("usage: python -m bgpd.adapters.exabgp.child.launcher CONF\n")
+    verb, *rest = sys.argv[1:] if sys.argv[1:2] == ["validate"] else ["server", *sys.argv[1:]]
+    if len(rest) != 1:
+        sys.stderr.write("usage: python -m bgpd.adapters.exabgp.child.launcher [validate] CONF\n")
         return 2
     try:
         install()
     except Unfit as unfit:
         sys.stderr.write(f"launcher: {unfit}; use the mode json\n")
         return EXIT_UNFIT
-    sys.argv = ["exabgp", "server", sys.argv[1]]
+    sys.argv = ["exabgp", verb, rest[0]]
     return int(exabgp_main.main() or 0)
 
 

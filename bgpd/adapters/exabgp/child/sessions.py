@@ -41,7 +41,9 @@ from exabgp.reactor.api.command.command import Command
 from exabgp.reactor.api.command.limit import extract_neighbors, match_neighbor
 from exabgp.reactor.network.error import NetworkError, NotConnected
 from exabgp.reactor.network.outgoing import Outgoing
-from exabgp.reactor.network.tcp import set_minimum_ttl
+from exabgp.reactor.network.tcp import md5, set_minimum_ttl
+
+from bgpd.adapters.exabgp.child.links import identity
 
 RESTARTED = "BGPD_RESTARTED"
 """Environment: ``1`` if this process follows one whose routes its peers still keep (RFC 4724 section 4.1)."""
@@ -56,6 +58,8 @@ MALFORMED = (1, 3)
 """Codes of NOTIFICATIONs that answer what a neighbor has sent, which it may send again: header and UPDATE errors."""
 MALFORMED_PAUSE_S = 2.0
 """Pause after them (RFC 4271 section 8.1.1, DampPeerOscillations): else a broken table would be sent, and refused, without end."""
+BACKLOG = 200
+"""Connections that wait to be accepted, as stock ExaBGP's sockets have it."""
 LISTEN_AGAIN_S = 5.0
 """Pause before a port that is taken is tried again."""
 
@@ -78,7 +82,7 @@ def install() -> None:
 def tell(session: Any, text: str, direction: str = "reason") -> None:
     """Write *text* about the neighbor of ExaBGP's peer *session* to the API process; a ``hint`` is worth less than what is known."""
     neighbor = session.neighbor
-    line = f'{{"raw":0,"direction":"{direction}","peer":"{neighbor["peer-address"]}","body":"{text.encode().hex()}"}}'
+    line = f'{{"raw":0,"direction":"{direction}","peer":"{identity(neighbor)}","body":"{text.encode().hex()}"}}'
     processes = session.reactor.processes
     for process in processes._notify(neighbor, "neighbor-changes"):
         if process in processes._process:  # not before the first configuration is loaded
@@ -213,6 +217,39 @@ class _Socket(socket.socket):
         super().bind(address)
 
 
+def _links_of(self: Any, local: Any) -> list[str]:
+    """Return the links on which neighbors are spoken with from a link-local address."""
+    neighbors = [
+        one for one in self._reactor.configuration.neighbors.values() if one["md5-ip"] == local and one["listen"]
+    ]
+    return list(dict.fromkeys(one["source-interface"] or "" for one in neighbors))
+
+
+def _socket(ip: Any, device: str) -> _Socket:
+    made = _Socket(socket.AF_INET6 if ip.ipv6() else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    if ip.top().startswith("fe80:"):
+        made.device = device
+    return made
+
+
+def _listen_on_others(self: Any, local: Any, remote: Any, port: int, secret: tuple[Any, Any]) -> None:
+    """Listen on the other links that have the same address of ours: ExaBGP listens once for an address and port."""
+    if not local.top().startswith("fe80:"):
+        return
+    have = {sock.device for sock, (ip, number, _, _) in self._sockets.items() if (ip, number) == (local.top(), port)}
+    for link in _links_of(self, local):
+        if link in have:
+            continue
+        made = _socket(local, link)
+        if secret[0]:
+            md5(made, remote.top(), 0, *secret)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.setblocking(False)
+        made.bind((local.top(), port))
+        made.listen(BACKLOG)
+        self._sockets[made] = (local.top(), port, remote.top(), secret[0])
+
+
 def _listening() -> None:
     stock_listen = listener.Listener._listen
     stock_for_neighbors = loop.Reactor._listen_for_neighbors
@@ -220,20 +257,12 @@ def _listening() -> None:
     stock_accepted = listener.set_accepted_ttl
 
     def new_socket(self: Any, ip: Any) -> socket.socket:
-        made = _Socket(socket.AF_INET6 if ip.ipv6() else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        if ip.top().startswith("fe80:"):
-            made.device = next(
-                (
-                    neighbor["source-interface"] or ""
-                    for neighbor in self._reactor.configuration.neighbors.values()
-                    if neighbor["md5-ip"] == ip
-                ),
-                "",
-            )
-        return made
+        return _socket(ip, next(iter(_links_of(self, ip)), ""))
 
     def listen(self: Any, *arguments: Any) -> None:
         stock_listen(self, *arguments[:-1], None)
+        local, remote, port, *secret, _ = arguments
+        _listen_on_others(self, local, remote, port, (secret[0], secret[1]))
 
     def for_neighbors(self: Any) -> bool:
         self.listener.bgpd_again = None if stock_for_neighbors(self) else time.monotonic() + LISTEN_AGAIN_S
@@ -305,7 +334,7 @@ def served(_api: Any, reactor: Any, service: str, _line: str, _use_json: bool) -
     That takes seconds for a hundred neighbors, during which nothing else is done.
     """
     for neighbor in reactor.configuration.neighbors.values():
-        reactor.processes.write(service, f"neighbor {neighbor['peer-address']} {{")
+        reactor.processes.write(service, f"neighbor {identity(neighbor)} {{")
         reactor.processes.write(service, f'  description "{neighbor["description"]}";')
     reactor.processes.answer_done(service)
     return True
