@@ -120,10 +120,10 @@ class Usage:
         return sum(int(text.partition("VmHWM:")[2].split()[0]) for text in texts) / 1024
 
 
-def _tree(pid: int) -> list[int]:
+def tree(pid: int) -> list[int]:
     """The processes below *pid*, and itself."""
     below = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return [pid, *(each for child in below for each in _tree(child))]
+    return [pid, *(each for child in below for each in tree(child))]
 
 
 def _until(holds: Callable[[], bool], what: str, pause_s: float = 0.2) -> float:
@@ -146,7 +146,7 @@ def _ours(world: World, sets: int, mode: str) -> tuple[float, float, float]:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         exabgp = int((world.runtime / "exabgp.pid").read_text())
-        usage = Usage([process.pid, *_tree(exabgp)])
+        usage = Usage([process.pid, *tree(exabgp)])
         world.birdc("enable b")
         wall_s = float(json.loads(process.stdout.readline()))
         found = wall_s, usage.cpu_s, usage.peak_mib

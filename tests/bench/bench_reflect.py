@@ -20,6 +20,7 @@ import pytest
 
 from bgpd.model.prefix import Address, Prefix
 from bgpd.sim.namespace import Namespace
+from tests.bench.bench_bgp import Usage, tree
 from tests.netns.test_reflector import PEER, REFLECTOR
 from tests.netns.test_resources import CONFIGURATION, Cluster, plug
 
@@ -28,7 +29,6 @@ pytestmark = [pytest.mark.bench, pytest.mark.timeout(1800)]
 SIZES = [tuple(map(int, size.split("x"))) for size in os.environ.get("BENCH_REFLECT", "200x3").split(",")]
 """(routes, clients) of each measurement."""
 DEADLINE_S = 300.0
-TICKS = os.sysconf("SC_CLK_TCK")
 FIRST = 101
 """Last byte of the first client's address; it announces the table."""
 
@@ -107,28 +107,13 @@ def until(holds: Callable[[], bool], what: str) -> None:
         time.sleep(0.05)
 
 
-def tree(pid: int) -> list[int]:
-    below = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return [pid, *(each for child in below for each in tree(child))]
-
-
-def cpu_s(pids: list[int]) -> float:
-    stats = (Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids)
-    return sum(int(fields[11]) + int(fields[12]) for fields in stats) / TICKS
-
-
-def peak_mib(pids: list[int]) -> float:
-    texts = (Path(f"/proc/{pid}/status").read_text() for pid in pids)
-    return sum(int(text.partition("VmHWM:")[2].split()[0]) for text in texts) / 1024
-
-
 def measure(there: list[Bird], routes: int, pids: list[int]) -> Measured:
     """Have the first client announce the table; returns what it cost until the last client has it."""
-    before, began = cpu_s(pids), time.monotonic()
+    usage, began = Usage(pids), time.monotonic()
     there[0].birdc("enable", "table4")
     for one in there:
         until(lambda one=one: one.count() > routes, "the whole table")  # type: ignore[misc]
-    return Measured(cpu_s(pids) - before, time.monotonic() - began, peak_mib(pids))
+    return Measured(usage.cpu_s, time.monotonic() - began, usage.peak_mib)
 
 
 def ours(folder: Path, routes: int, number: int) -> Measured:
