@@ -92,7 +92,7 @@ def test_router_is_found_by_its_advertisements(cluster: Cluster) -> None:
 
     until(lambda: "tor" in host.established(), host)
     (far,) = cluster.router.ip_json("-6", "address", "show", "dev", "eth0", "scope", "link")
-    assert host.peers()["tor"]["address"] == far["addr_info"][0]["local"]
+    assert host.peers()["tor"]["address"] == f"{far['addr_info'][0]['local']}%eth0"
     until(lambda: {"172.30.1.0/24", "2001:db8:100::/48"} <= host.prefixes("bgp"), host)
     until(lambda: "via inet6 fe80::" in host.netns.ip("route", "show", "172.30.1.0/24"), host)
     (own,) = host.prefixes("own")
