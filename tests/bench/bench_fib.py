@@ -164,6 +164,7 @@ def test_loss_of_one_of_two_routers(space: Namespace) -> None:
             space.ip("route", "add", "192.0.2.0/24", "via", "10.2.0.2")
             lines = [heard(watcher, WAIT_S)]
             while "192.0.2.0/24" not in lines[-1]:
+                assert lines[-1], "ip monitor says no more"
                 lines.append(heard(watcher, WAIT_S))
             assert "via 10.2.0.2 dev up1" in space.ip("route", "get", str(PREFIXES[-1].network))
             return took_s, lines[:-1]

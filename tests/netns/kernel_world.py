@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import select
 import subprocess
 import time
@@ -178,7 +179,16 @@ def listens(space: Namespace, pid: int) -> bool:
 
 
 def heard(watcher: subprocess.Popen[str], within_s: float = 0.5) -> str:
-    """Return the first line that a monitor says within so long; empty if none."""
+    """Return the first line that a monitor says within so long; empty if none.
+
+    Byte by byte: a buffer of Python's would keep a second line that came with the first, and ``select`` knows nothing of it.
+    """
     assert watcher.stdout is not None
-    ready, _, _ = select.select([watcher.stdout], [], [], within_s)
-    return watcher.stdout.readline() if ready else ""
+    descriptor, line = watcher.stdout.fileno(), b""
+    while not line.endswith(b"\n"):
+        ready, _, _ = select.select([descriptor], [], [], within_s)
+        byte = os.read(descriptor, 1) if ready else b""
+        if not byte:
+            break
+        line += byte
+    return line.decode()
