@@ -85,7 +85,8 @@ def look(space: Namespace) -> list[str]:
         ("nexthop",),
         ("rule",),
         ("-6", "rule"),
-        ("link",),
+        ("link", "show", "type", "veth"),
+        ("link", "show", "type", "vxlan"),  # of others the kernel makes some itself, when it loads a module (tunl0)
     )
     return [space.ip(*table) for table in tables]
 
