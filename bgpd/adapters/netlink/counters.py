@@ -28,8 +28,8 @@ _NESTED: Final = 0x3FFF
 _HEADER: Final = struct.Struct("=HH")
 _U32: Final = struct.Struct("=I")
 _NHM_BYTES: Final = 8
-DEVICES: Final = Path("/proc/self/net/dev")
-"""Of our network namespace."""
+DEVICES: Final = Path("/proc/thread-self/net/dev")
+"""Of the network namespace of the calling thread."""
 DEVICES_LIMIT_BYTES: Final = 1 << 20
 """Some 8000 links."""
 
