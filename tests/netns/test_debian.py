@@ -58,7 +58,7 @@ class Copy:
         self.root, self.written = inside / "root", inside / "up"
 
     def run(self, *command: str, status: int = 0) -> str:
-        enter = ["nsenter", f"--mount=/proc/{self._holder.pid}/ns/mnt", "chroot", str(self._folder / "root")]
+        enter = ["nsenter", "-t", str(self._holder.pid), "-m", "-r", "chroot", str(self._folder / "root")]
         path = {
             "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             "DEBIAN_FRONTEND": "noninteractive",

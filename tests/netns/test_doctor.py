@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,9 +34,8 @@ def test_the_recording_of_a_daemon_that_records_nothing_replays(hosts: Callable[
     )
 
     assert 0 == done.returncode, done.stderr
-    with tarfile.open(tmp_path / "x.tar.gz") as tar:
-        tar.extractall(tmp_path / "x", filter="data")
-    folder = tmp_path / "x" / "bgpd-doctor"
+    subprocess.run(["tar", "-C", str(tmp_path), "-xzf", str(tmp_path / "x.tar.gz")], check=True)
+    folder = tmp_path / "bgpd-doctor"
     routes = json.loads((folder / "kernel" / "routes-ipv4.json").read_text())
     blocks = [route["dst"] for route in routes if route.get("type") == "blackhole"]
     assert blocks

@@ -100,7 +100,7 @@ def test_one_ipv6_session_carries_everything(world: World, kind: str) -> None:
             seen = str(there.seen(str(OWN)))
             assert str(OURS6) in seen, seen
             assert "250" in seen, seen
-            assert node.speaker.adj_rib_out.actual == node.want
+            await until(lambda: node.speaker.adj_rib_out.actual == node.want, "acknowledged", WAIT_S)
 
             node.announce({(THEIRS6, OWN6): Announcement()})
             await until(lambda: not there.has(str(OWN)), "withdrawn")

@@ -33,7 +33,7 @@ def pair(tmp_path: Path) -> Iterator[Pair]:
 def keys_of_peers(node: Node) -> set[str]:
     """Return the public keys that a node's device has as peers, asked where its control socket is."""
     (pid,) = wireguard_go(node.netns)
-    command = ["nsenter", "-t", pid, "-m", "-n", "wg", "show", WIREGUARD_DEVICE, "peers"]
+    command = ["nsenter", "-t", pid, "-m", "-r", "-n", "wg", "show", WIREGUARD_DEVICE, "peers"]
     return set(subprocess.run(command, capture_output=True, text=True, check=True, timeout=DEADLINE_S).stdout.split())
 
 

@@ -87,7 +87,7 @@ class Node:
         """Start the daemon."""
         daemon = [sys.executable, "-m", "bgpd.cli.main", "run", "--config", str(self.config)]
         running = wireguard_go(self.netns)
-        command = ["nsenter", "-t", running[0], "-m", *daemon] if running else private(*daemon)
+        command = ["nsenter", "-t", running[0], "-m", "-r", *daemon] if running else private(*daemon)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(["ip", "netns", "exec", self.netns.name, *command], stderr=log)
 
