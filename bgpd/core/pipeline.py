@@ -44,6 +44,8 @@ class Pipeline:
         self.phase_since = 0.0
         self.epoch = 0
         """Number of events handled."""
+        self.hastened = False
+        """Whether the last call of settle did nothing but move traffic: it is worth a while before the next."""
         self._started_at: float | None = None
         self._decided_epoch = 0
         self._ingest = Ingest(self.state)
@@ -76,6 +78,7 @@ class Pipeline:
     def settle(self, budget: int) -> bool:
         """Recompute at most *budget* stale keys; returns whether more remain."""
         state = self.state
+        self.hastened = False
         left = self._peers.settle(budget)
         if state.stale.own:
             state.stale.own = False
@@ -83,7 +86,8 @@ class Pipeline:
             self.forwarder.claim()
         if not state.sessions:
             self._decider.refresh()
-            if self.forwarder.hasten():
+            self.hastened = self.forwarder.hasten()
+            if self.hastened:
                 return True
             left = self._decider.settle(left)
         if not (state.sessions or state.stale.prefixes):

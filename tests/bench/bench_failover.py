@@ -19,7 +19,7 @@ from bgpd.adapters import clock
 from bgpd.adapters.netlink.routes import Kernel
 from bgpd.adapters.reconciler import Reconciler
 from bgpd.core.pipeline import Pipeline
-from bgpd.daemon.loop import SETTLE_BUDGET
+from bgpd.daemon import loop
 from bgpd.model import event as ev
 from bgpd.model.bfd import BfdState, BfdStatus
 from bgpd.model.forwarding import VXLAN_DEVICE, Group, GroupKey, KernelKey, KernelRoute, KernelValue, RouteKey
@@ -107,8 +107,8 @@ async def _scenario() -> None:
     )
 
     async def settle() -> None:
-        while pipeline.settle(SETTLE_BUDGET):
-            await asyncio.sleep(0)
+        async for _ in loop.settle(pipeline):
+            pass
         async with asyncio.timeout(WAIT_S):
             while reconciler.pending or not still.is_set():
                 still.clear()
@@ -180,7 +180,7 @@ def _filled() -> Pipeline:
         events += w.session(router, *(w.learned(tor, *_blocks(n), last=70_000 + n) for n in range(NODES)))
     for event in events:
         pipeline.handle(event, 0.0)
-    while pipeline.settle(SETTLE_BUDGET):
+    while pipeline.settle(loop.SETTLE_BUDGET):
         pass
     return pipeline
 
