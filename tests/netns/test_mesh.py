@@ -28,6 +28,18 @@ metadata: {name: default}
 spec: {nodeToNodeMeshEnabled: true, asNumber: 64512}
 """
 
+PAIRS = """
+apiVersion: projectcalico.org/v3
+kind: BGPConfiguration
+metadata: {name: default}
+spec: {nodeToNodeMeshEnabled: false, asNumber: 64512}
+---
+apiVersion: projectcalico.org/v3
+kind: BGPPeer
+metadata: {name: pairs, annotations: {bgpd.io/bfd: "500ms,4", bgpd.io/hold-time: 90s}}
+spec: {nodeSelector: all(), peerSelector: all()}
+"""
+
 
 class Lan:
     """Owns a bridge, and what was plugged into it."""
@@ -82,3 +94,22 @@ def test_the_mesh_connects_every_node_with_every_other(lan: Lan) -> None:
     for host in hosts:
         wait(lambda host=host: len(host.established()) == NODES - 1, "established", host)  # type: ignore[misc]
         wait(lambda host=host: len(host.prefixes("native")) == NODES - 1, "native", host)  # type: ignore[misc]
+
+
+def test_nodes_speak_bfd_with_each_other(lan: Lan) -> None:
+    """Nodes that a BGPPeer pairs speak BFD where it says so: both notice a silent cut long before the hold time, and its end."""
+    lan.apply(PAIRS)
+    hosts = [lan.host(number) for number in (1, 2)]
+
+    def all_of(state: str) -> bool:
+        return all([one["bfd"]["state"] for one in host.peers().values() if one["bfd"]] == [state] for host in hosts)
+
+    wait(lambda: all_of("up"), "up", hosts[0])
+    wait(lambda: all(host.prefixes("native") for host in hosts), "native", hosts[0])
+    lan.bridge.ip("link", "set", "p2", "nomaster")  # the carrier stays
+    wait(lambda: all_of("down"), "down", hosts[0])
+    assert [host.established() for host in hosts] != [set(), set()]  # found by BFD, not by the hold time
+    wait(lambda: not any(host.prefixes("native") for host in hosts), "not native", hosts[0])
+    lan.bridge.ip("link", "set", "p2", "master", "br0")
+    wait(lambda: all_of("up"), "up again", hosts[0])
+    wait(lambda: all(host.prefixes("native") for host in hosts), "native again", hosts[0])
