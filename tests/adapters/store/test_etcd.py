@@ -238,7 +238,7 @@ def test_a_user_gets_a_token_and_a_new_one_when_it_ends(own, secret, caplog):
     assert PASSWORD not in repr(options)
 
 
-def test_a_wrong_password_is_told_and_may_be_mended(own, secret, short):
+def test_a_wrong_password_is_told_and_may_be_mended(own, secret):
     """A refused user is Transient and named; the file is read again, so mending it is enough; one open to others is not read."""
     enable_users(own)
     secret.write_text("wrong-one")
@@ -270,7 +270,7 @@ def test_a_user_of_a_store_without_users_is_no_user(etcd, secret):
     run(options, work)
 
 
-def test_tls_checks_both_ends(tmp_path, short):
+def test_tls_checks_both_ends(tmp_path, request):
     """With CA and client certificate the store works; a wrong name, a wrong CA and a missing certificate are Transient, with the reason."""
     good, bad = Certificates(tmp_path / "good"), Certificates(tmp_path / "bad")
     with Etcd(certificates=good) as server:
@@ -281,6 +281,7 @@ def test_tls_checks_both_ends(tmp_path, short):
 
         run(options, work)
         run(server.options, work)  # by the address in the certificate
+        request.getfixturevalue("short")  # what follows fails, and need not wait for it
         for change, reason in (
             ({"server_name": "other.test"}, "other.test|[Hh]ostname|CERTIFICATE_VERIFY_FAILED"),
             ({"ca": str(bad.ca)}, "CERTIFICATE_VERIFY_FAILED"),
