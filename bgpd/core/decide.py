@@ -181,12 +181,9 @@ class Decider:
             return reason
         if facts.options.enforce_first_as and peer.is_external and attributes.neighbor_asn != peer.asn:
             return f"its AS path does not begin with the peer's AS {peer.asn}"
-        resolver = self._state.resolver
-        hop = path.next_hop
-        beside = peer.interface and hop.is_link_local
-        resolved = resolver.on_link(peer.interface, hop) if beside else resolver.resolve(hop)
+        resolved = self._state.resolve(path)
         if not resolved.legs:
-            return f"next hop {hop} is unusable: {resolved.reason}"
+            return f"next hop {path.next_hop} is unusable: {resolved.reason}"
         taken = admitted(attributes, peer)
         if isinstance(taken, Rejected):
             return ByPolicy(taken.rule)

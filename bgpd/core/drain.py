@@ -33,7 +33,7 @@ def _nodes(facts: Facts, prefix: Prefix) -> str:
         return "all, through the pool's tunnel as before"
     if kind is not None and mode is Mode.CROSS_SUBNET:
         return "all, through the pool's tunnel or directly as before"
-    preference = facts.options.fallback if pool is None or pool.fallback is None else pool.fallback
+    preference = facts.fallback_of(pool)
     if not preference or prefix.family is Family.IPV6:
         return "only those in its own subnet, since there is no fallback for it"
     return f"all, directly in its own subnet, else by fallback ({preference_text(preference)})"

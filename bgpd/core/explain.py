@@ -172,10 +172,7 @@ class Explainer:
         state = self._state
         details: dict[str, bool] = {}
         for path in state.adj_in.paths(prefix).values():
-            hop = path.attributes.next_hop
-            peer = state.facts.peers.get(path.peer)
-            link = peer.interface if peer is not None and hop.is_link_local else ""
-            resolved = state.resolver.on_link(link, hop) if link else state.resolver.resolve(hop)
+            hop, resolved = path.next_hop, state.resolve(path)
             through = f" (route {resolved.through})" if resolved.through is not None else ""
             text = f"via {_legs(resolved.legs)}{through}" if resolved.legs else f"not usable: {resolved.reason}"
             details[f"{hop} {text}"] = bool(resolved.legs)

@@ -17,7 +17,7 @@ from bgpd.model.health import StaticPrefix
 from bgpd.model.node import Node
 from bgpd.model.overlay import Path
 from bgpd.model.peer import MaxPrefix, Notification, Peer, SessionOpen
-from bgpd.model.pool import Affinity, AffinityState, Block, Pool
+from bgpd.model.pool import Affinity, AffinityState, Block, Fallback, Pool
 from bgpd.model.prefix import Address, Family, Prefix
 
 
@@ -217,6 +217,10 @@ class Facts:
     def pool_of(self, prefix: Prefix) -> Pool | None:
         """Return the pool that covers *prefix*. O(pools), of which a cluster has a handful."""
         return next((pool for pool in self.pools.values() if pool.cidr.covers(prefix)), None)
+
+    def fallback_of(self, pool: Pool | None) -> tuple[Fallback, ...]:
+        """Return the kinds that traffic of *pool* may fall back to, in order: its own, else those of the node's file."""
+        return self.options.fallback if pool is None or pool.fallback is None else pool.fallback
 
     def count(self, cidr: Prefix) -> None:
         """Count what is in use of the block *cidr*, where there is one."""

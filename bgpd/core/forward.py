@@ -279,7 +279,7 @@ class Forwarder:
         felix = self._felix = facts.felix_of(facts.me.name)
         uplink_mtu_bytes = kinds.uplink_mtu_bytes(links.values(), felix.mtu_interface_pattern)
         here = Here(facts.me, facts.options, felix, uplink_mtu_bytes)
-        pools = [(pool, self._fallback(pool)) for pool in facts.pools.values()]
+        pools = [(pool, facts.fallback_of(pool)) for pool in facts.pools.values()]
         before, self._state.mtu = self._state.mtu, work_out(here, pools)
         tunnels: dict[str, tuple[bool, bool]] = {}
         for kind in kinds.KINDS:
@@ -438,7 +438,7 @@ class Forwarder:
         kind, mode = kinds.of_pool(facts.pool, self._felix, encrypts=encrypts)
         kind, mode = self._in_turn(block, kind, mode, usable=facts.selection is not None or bool(facts.direct))
         tunnel, tunnel_reason = self._tunnel(block, node, kind) if kind is not None else ((), "")
-        fallback, fallback_reason = self._preferred(block, node, self._fallback(facts.pool))
+        fallback, fallback_reason = self._preferred(block, node, state.facts.fallback_of(facts.pool))
         forced = state.facts.forced.get(node.name, Path.AUTO) if node is not None else Path.AUTO
         forced_tunnel, forced_reason = self._forced(block, node, forced)
         return choose(
@@ -491,7 +491,7 @@ class Forwarder:
         wanted, _ = kinds.of_pool(pool, self._felix, encrypts=encrypts)
         for kind in kinds.KINDS:
             leg, reason = self._tunnel(block, node, kind)
-            if leg and kind is not wanted and kind.name not in self._fallback(pool):
+            if leg and kind is not wanted and kind.name not in self._state.facts.fallback_of(pool):
                 reason = "the pool does not allow it: only by force"
             found.append(Candidate(kind.name.value.lower(), leg, reason))
         return found
@@ -581,11 +581,6 @@ class Forwarder:
             return (), "; ".join(passed) if len(names) > 1 else passed[0].partition(": ")[2]
         name, legs = usable[0]
         return legs, "; ".join(each for each in passed[: names.index(name)])
-
-    def _fallback(self, pool: Pool | None) -> tuple[Fallback, ...]:
-        if pool is None or pool.fallback is None:
-            return self._state.facts.options.fallback
-        return pool.fallback
 
     # -------------------------------------------------------------- BGP alone
 

@@ -12,7 +12,7 @@ from bgpd.core.peering.resolve import Sessions
 from bgpd.core.rib.adj_in import AdjIn, Path
 from bgpd.core.rib.decision import NOTHING, Selection
 from bgpd.core.rib.lengths import Lengths
-from bgpd.core.rib.nexthop import Resolver
+from bgpd.core.rib.nexthop import Resolved, Resolver
 from bgpd.core.rib.policy import Exportable
 from bgpd.flow.table import Table
 from bgpd.model.bfd import BfdSession
@@ -121,6 +121,13 @@ class State:
     @property
     def settled(self) -> bool:
         return not (self.sessions or self.stale)
+
+    def resolve(self, path: Path) -> Resolved:
+        """Say where the next hop of *path* leads: over a session on one link, a link-local one is on that link."""
+        peer, hop = self.facts.peers.get(path.peer), path.next_hop
+        if peer is not None and peer.interface and hop.is_link_local:
+            return self.resolver.on_link(peer.interface, hop)
+        return self.resolver.resolve(hop)
 
     def note(self, name: str, **fields: str | float | bool | None) -> None:
         """Add a notice."""

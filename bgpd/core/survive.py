@@ -10,7 +10,6 @@ from __future__ import annotations
 import msgspec
 
 from bgpd.core.rib.decision import Candidate, Selection
-from bgpd.core.rib.nexthop import Resolved
 from bgpd.core.state import State
 from bgpd.model.prefix import Address, Prefix
 
@@ -39,7 +38,7 @@ class Survivors:
         path = candidate.path
         if self._is_broken(path.peer) or (path.peer, path.path_id) not in self._state.adj_in.paths(prefix):
             return None
-        resolved = self._resolved(candidate)
+        resolved = self._state.resolve(path)
         if resolved is candidate.resolved or resolved == candidate.resolved:
             return candidate
         return msgspec.structs.replace(candidate, resolved=resolved) if resolved.legs else None
@@ -49,11 +48,3 @@ class Survivors:
         if found is None:
             found = self._broken[peer] = bool(self._state.facts.broken(peer))
         return found
-
-    def _resolved(self, candidate: Candidate) -> Resolved:
-        peer = self._state.facts.peers.get(candidate.path.peer)
-        hop = candidate.path.next_hop
-        resolver = self._state.resolver
-        if peer is not None and peer.interface and hop.is_link_local:
-            return resolver.on_link(peer.interface, hop)
-        return resolver.resolve(hop)

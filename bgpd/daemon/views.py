@@ -378,7 +378,7 @@ class DaemonViews:
                     cidr=str(pool.cidr),
                     block_size=pool.block_size,
                     mode=pool.vxlan_mode.value,
-                    fallback=preference_text(facts.options.fallback if pool.fallback is None else pool.fallback),
+                    fallback=preference_text(facts.fallback_of(pool)),
                     size=pool.cidr.size,
                     in_use=use.in_use,
                     free=pool.cidr.size - use.in_use,

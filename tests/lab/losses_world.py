@@ -21,6 +21,7 @@ import msgspec
 from bgpd.model.prefix import Address, Prefix
 from tests.adapters.store.etcd_server import Etcd
 from tests.lab.test_store_outage import STORE, Machine
+from tests.netns.asking import asked
 
 DEADLINE_S = 90.0
 PUMP = Path(__file__).with_name("pump.py")
@@ -189,18 +190,7 @@ class Node(Machine):
 
     def ask(self, *command: str) -> Any:
         """The JSON answer of a command; None while the daemon does not answer."""
-        line = [
-            sys.executable,
-            "-m",
-            "bgpd.cli.main",
-            *command,
-            "--socket",
-            str(self.folder / "bgpd.sock"),
-            "-o",
-            "json",
-        ]
-        answer = subprocess.run(line, capture_output=True, text=True, check=False, timeout=DEADLINE_S)
-        return json.loads(answer.stdout) if answer.returncode == 0 else None
+        return asked(self.folder / "bgpd.sock", *command, deadline_s=DEADLINE_S)
 
     def attach(self) -> None:
         """Give the workload an address of the node's block, as Calico does: /32, and a gateway that the node answers ARP for."""

@@ -18,6 +18,7 @@ import pytest
 
 from bgpd.sim.namespace import Namespace
 from tests.adapters.store.etcd_server import Etcd
+from tests.netns.asking import asked
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(400)]
 
@@ -149,9 +150,7 @@ class Node(Machine):
 
     def ask(self, *command: str) -> Any:
         """The JSON answer of a reading command; None while the daemon does not answer."""
-        line = [sys.executable, "-m", "bgpd.cli.main", *command, "--socket", str(self.socket), "-o", "json"]
-        answer = subprocess.run(line, capture_output=True, text=True, check=False, timeout=DEADLINE_S)
-        return json.loads(answer.stdout) if answer.returncode == 0 else None
+        return asked(self.socket, *command, deadline_s=DEADLINE_S)
 
     def ready(self) -> bool:
         status = self.ask("status")

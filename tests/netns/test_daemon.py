@@ -20,6 +20,7 @@ from bgpd.api.protocol import Refused
 from bgpd.model.event import Configured, Converged
 from bgpd.sim.namespace import Namespace
 from bgpd.sim.replay import read, replay
+from tests.netns.asking import asked
 from tests.vm.patience import PATIENCE
 
 pytestmark = pytest.mark.netns
@@ -74,9 +75,8 @@ class Host:
 
     def ask(self, *command: str) -> object:
         """Run a reading command; its JSON, or None while the daemon cannot be reached."""
-        line = [sys.executable, "-m", "bgpd.cli.main", *command, "--socket", str(self.socket), "-o", "json"]
-        answer = subprocess.run(line, capture_output=True, text=True, check=False, timeout=DEADLINE_S)
-        return json.loads(answer.stdout) if answer.returncode == 0 else None
+        answer: object = asked(self.socket, *command, deadline_s=DEADLINE_S)
+        return answer
 
     def ready(self) -> bool:
         """Ask without a process for it: an emulated machine has no time to waste."""

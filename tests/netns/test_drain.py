@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from bgpd.sim.namespace import Namespace
+from tests.netns.asking import asked
 
 pytestmark = pytest.mark.netns
 
@@ -136,9 +137,7 @@ class Site:
 
     def ask(self, *command: str) -> Any:
         """Run a command of ours and return its JSON; None where it fails."""
-        line = [sys.executable, "-m", "bgpd.cli.main", *command, "--socket", f"{self.folder}/bgpd.sock", "-o", "json"]
-        answer = subprocess.run(line, capture_output=True, text=True, check=False, timeout=DEADLINE_S)
-        return json.loads(answer.stdout) if answer.returncode == 0 else None
+        return asked(Path(f"{self.folder}/bgpd.sock"), *command, deadline_s=DEADLINE_S)
 
     def bird_prefs(self) -> dict[str, int]:
         """LOCAL_PREF of each route that BIRD has of the node."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -14,6 +13,7 @@ from typing import Any
 
 from bgpd.model.prefix import Address, Prefix
 from bgpd.sim.namespace import Namespace
+from tests.netns.asking import asked
 
 DEADLINE_S = 30.0
 CONFIG = """
@@ -99,18 +99,7 @@ class Node:
 
     def ask(self, *command: str) -> Any:
         """Run a command of the daemon's; its JSON, or None while it is refused."""
-        line = [
-            sys.executable,
-            "-m",
-            "bgpd.cli.main",
-            *command,
-            "--socket",
-            str(self.folder / "bgpd.sock"),
-            "-o",
-            "json",
-        ]
-        done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=DEADLINE_S)
-        return json.loads(done.stdout) if done.returncode == 0 else None
+        return asked(self.folder / "bgpd.sock", *command, deadline_s=DEADLINE_S)
 
     def block(self, family: str = ".") -> str:
         """Return the node's own block of the family whose addresses have *family* in them; empty while it has none."""
