@@ -363,9 +363,7 @@ def _tunnel(legs: tuple[Leg, ...]) -> str:
 
 
 def _legs(legs: tuple[Leg, ...]) -> str:
-    return " and ".join(
-        f"{leg.gateway} dev {leg.device}" if leg.gateway is not None else f"dev {leg.device}" for leg in legs
-    )
+    return " and ".join(leg.via for leg in legs)
 
 
 def _names(names: list[str]) -> str:

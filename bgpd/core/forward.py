@@ -720,5 +720,5 @@ def _told(before: How | None, how: How, legs: tuple[Leg, ...], reason: str) -> s
     """Write a change of the way for the history: few texts stand for many prefixes."""
     was = before.value if before is not None else "new"
     change = f"{was}, other legs" if before is how else f"{was} -> {how.value}"
-    via = ", ".join(f"{leg.gateway} dev {leg.device}" for leg in legs)
+    via = ", ".join(leg.via for leg in legs)
     return f"{change}{f' via {via}' if via else ''}: {reason}"

@@ -11,7 +11,6 @@ comes, announces what an operator has withdrawn.
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -20,6 +19,7 @@ from typing import Final
 
 import msgspec
 
+from bgpd.daemon.kept import Unkept, keep
 from bgpd.model.drain import DrainRequest, DrainState, Stage
 from bgpd.model.event import DrainChanged, Event
 from bgpd.model.notice import Notice
@@ -37,10 +37,6 @@ COUNTERS_LIMIT_BYTES: Final = 1 << 20
 
 class Unfit(Exception):  # noqa: N818 - what it is
     """The file cannot be read: whether this node is to announce anything is not known. An operator has to say."""
-
-
-class Unkept(Exception):  # noqa: N818
-    """The stage cannot be written down, and so was not entered."""
 
 
 class Drain:
@@ -135,7 +131,8 @@ class Drain:
                 return f"{state.request.timeout_s:g} s were over: {rate}"
             started = time.monotonic()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), min(self._sample_s, left_s))
+                async with asyncio.timeout(min(self._sample_s, left_s)):
+                    await self._changed.wait()
             passed_s = time.monotonic() - started
             now = self._received()
             packets = sum(max(0, count - before[name]) for name, count in now.items() if name in before)
@@ -157,11 +154,7 @@ class Drain:
         self._notice(Notice("drain.finished", {"reason": reason}))
 
     async def _enter(self, state: DrainState) -> None:
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(self._path, msgspec.json.encode(state))
-        except OSError as error:
-            raise Unkept(f"{self._path} cannot be written: {error.strerror}; a restart would announce again") from error
+        keep(self._path, msgspec.json.encode(state), "a restart would announce again")
         self.state = state
         self._changed.set()
         await self._tell()
@@ -177,16 +170,6 @@ class Drain:
         wanted = self._uplinks()
         fields = {name.strip(): rest.split() for name, _, rest in (line.partition(":") for line in lines)}
         return {name: int(row[1]) for name, row in fields.items() if name in wanted and len(row) > 1}
-
-
-def replace_file(path: Path, octets: bytes) -> None:
-    """Write a file as a whole: whoever reads it, also after a loss of power, finds the old or the new one."""
-    beside = path.with_suffix(".new")
-    with beside.open("wb") as file:
-        file.write(octets)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
 
 
 def _read(path: Path) -> DrainState | None:

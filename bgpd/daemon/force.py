@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from bgpd.daemon.drain import replace_file
+from bgpd.daemon.kept import Unkept, keep
 from bgpd.model.event import Event, PathForced
 from bgpd.model.notice import Notice
 from bgpd.model.overlay import Force, ForceRequest, Path
@@ -25,10 +25,6 @@ NODES_LIMIT: Final = 1000
 """Nodes whose way is forced at the same time; more are a pool's mode."""
 LONGEST_SLEEP_S: Final = 60.0
 """The wall clock may be set while we sleep."""
-
-
-class Unkept(Exception):  # noqa: N818 - what it is
-    """The order cannot be written down, or there are too many; nothing has changed."""
 
 
 class Forces:
@@ -98,10 +94,6 @@ class Forces:
             await self._put(PathForced(node, Path.AUTO))
 
     def _keep(self, now: dict[str, Force]) -> None:
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(self._path, msgspec.json.encode(now))
-        except OSError as error:
-            raise Unkept(f"{self._path} cannot be written: {error.strerror}; a restart would forget it") from error
+        keep(self._path, msgspec.json.encode(now), "a restart would forget it")
         self.now = now
         self._changed.set()

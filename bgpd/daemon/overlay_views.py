@@ -13,7 +13,8 @@ from bgpd.core.forward import Candidate, Reached
 from bgpd.core.overlay import kinds
 from bgpd.core.overlay.ways import WORST
 from bgpd.core.pipeline import Pipeline
-from bgpd.daemon.force import Forces, Unkept
+from bgpd.daemon.force import Forces
+from bgpd.daemon.kept import Unkept
 from bgpd.model.forwarding import DeviceKey, GroupKey, Leg
 from bgpd.model.node import Node
 from bgpd.model.overlay import (
@@ -127,7 +128,7 @@ class OverlayViews:
             alive=name in facts.alive,
             path=worst.how.value if worst is not None else "",
             reason=worst.reason if worst is not None else "it has no block",
-            via=tuple(map(_via, legs)),
+            via=tuple(leg.via for leg in legs),
             since=clock.wall_or_none(worst.since) if worst is not None else None,
             blocks=blocks,
             mtu_bytes=self._mtu_bytes(legs),
@@ -142,7 +143,7 @@ class OverlayViews:
             path=str(one.path),
             usable=bool(one.legs),
             in_use=bool(one.legs) and one.legs == legs,
-            via=tuple(map(_via, one.legs)),
+            via=tuple(leg.via for leg in one.legs),
             mtu_bytes=self._mtu_bytes(one.legs),
             reason=one.reason,
         )
@@ -171,7 +172,7 @@ class OverlayViews:
             for member, packets in groups.get(self._kernel.nexthop_id(group) or 0, {}).items():
                 members[member] = members.get(member, 0) + packets
         found = [
-            CounterView(of="nexthop", name=_via(leg), sent_packets=members[number])
+            CounterView(of="nexthop", name=leg.via, sent_packets=members[number])
             for leg in legs
             if len(legs) > 1 and (number := self._kernel.nexthop_id(leg)) in members and number is not None
         ]
@@ -193,10 +194,6 @@ def _counted(device: str, count: counters.DeviceCount) -> CounterView:
 
 def _badness(one: Reached) -> int:
     return WORST.index(one.how) if one.how in WORST else -1
-
-
-def _via(leg: Leg) -> str:
-    return f"{leg.gateway} dev {leg.device}" if leg.gateway is not None else f"dev {leg.device}"
 
 
 def _probed(path: str, device: str, why: str, one: Probed | None) -> ProbeView:

@@ -25,14 +25,15 @@ from bgpd.core.lookup import Packet
 from bgpd.core.overlay.choose import How
 from bgpd.core.pipeline import Pipeline
 from bgpd.core.snapshot import snapshot
-from bgpd.daemon.drain import Drain, Unkept
+from bgpd.daemon.drain import Drain
 from bgpd.daemon.events import Events
 from bgpd.daemon.fib import FibViews
+from bgpd.daemon.kept import Unkept
 from bgpd.daemon.overlay_views import OverlayViews
 from bgpd.daemon.peer_views import PeerViews
 from bgpd.model.drain import DrainRequest, Stage
 from bgpd.model.event import Recorded
-from bgpd.model.forwarding import KernelKey, KernelValue, Leg, RouteKey
+from bgpd.model.forwarding import KernelKey, KernelValue, RouteKey
 from bgpd.model.node import Node
 from bgpd.model.overlay import ForceRequest, OverlayView, ProbeRequest, ProbeView
 from bgpd.model.pool import preference_text
@@ -268,7 +269,7 @@ class DaemonViews:
             kind=reached.how.value if reached is not None else "unused",
             node=reached.node if reached is not None else "",
             reason=reached.reason if reached is not None else "no path of it is usable",
-            via=tuple(_via(leg) for leg in reached.legs) if reached is not None else (),
+            via=tuple(leg.via for leg in reached.legs) if reached is not None else (),
             since=clock.wall_or_none(reached.since) if reached is not None else None,
             status=self._programmed(prefix, reached),
             paths=tuple(_wall_path(path) for path in paths),
@@ -309,7 +310,7 @@ class DaemonViews:
             alive=node.name in facts.alive or node.name == facts.me.name,
             path=path,
             paths={how.value: count for how, count in paths.items()},
-            via=tuple(_via(leg) for leg in found.legs) if found is not None else (),
+            via=tuple(leg.via for leg in found.legs) if found is not None else (),
             reason=found.reason if found is not None else "",
             since=clock.wall_or_none(found.since) if found is not None else None,
         )
@@ -419,13 +420,9 @@ def _packet(packet: Packet) -> PacketView:
     return PacketView(
         fate=packet.fate.value,
         prefix=None if packet.prefix is None else str(packet.prefix),
-        via=tuple(map(_via, packet.legs)),
+        via=tuple(leg.via for leg in packet.legs),
         ours=packet.ours,
     )
-
-
-def _via(leg: Leg) -> str:
-    return f"{leg.gateway} dev {leg.device}" if leg.gateway is not None else f"dev {leg.device}"
 
 
 def _wall_path(path: PathView) -> PathView:

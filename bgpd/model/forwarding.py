@@ -114,6 +114,11 @@ class Leg(msgspec.Struct, frozen=True, cache_hash=True, order=True):
     onlink: bool = False
     """The gateway is on the link whatever the addresses say."""
 
+    @property
+    def via(self) -> str:
+        """In words, as ``ip route`` has them after *via*: ``10.1.11.0 dev eth1``."""
+        return f"{self.gateway} dev {self.device}" if self.gateway is not None else f"dev {self.device}"
+
 
 class Present(msgspec.Struct, frozen=True):
     """Value of a key that says everything itself."""

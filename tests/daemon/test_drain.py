@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bgpd.daemon.drain import Drain, Unfit, Unkept
+from bgpd.daemon.drain import Drain, Unfit
+from bgpd.daemon.kept import Unkept
 from bgpd.model.drain import DrainRequest, Stage
 from bgpd.model.event import DrainChanged, Event
 from bgpd.model.notice import Notice

@@ -9,7 +9,8 @@ from pathlib import Path as FilePath
 import msgspec
 import pytest
 
-from bgpd.daemon.force import FILE, Forces, Unkept
+from bgpd.daemon.force import FILE, Forces
+from bgpd.daemon.kept import Unkept
 from bgpd.model.event import Event, PathForced
 from bgpd.model.notice import Notice
 from bgpd.model.overlay import Force, ForceRequest, Path
