@@ -51,3 +51,24 @@ class _Refused(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport.close()
+
+
+async def connected(
+    application: web.Application, *, idle_s: float, stop_s: float, line_bytes: int
+) -> tuple[web.AppRunner, Connections]:
+    """Set *application* up, to be listened for: a connection waits *idle_s* for its next request, and *stop_s* at the end.
+
+    The request line and each header have at most *line_bytes*.
+    """
+    runner = web.AppRunner(
+        application,
+        access_log=None,
+        handle_signals=False,
+        keepalive_timeout=idle_s,
+        shutdown_timeout=stop_s,
+        max_line_size=line_bytes,
+        max_field_size=line_bytes,
+    )
+    await runner.setup()
+    assert runner.server is not None
+    return runner, Connections(runner.server)

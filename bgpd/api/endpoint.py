@@ -15,7 +15,7 @@ from ipaddress import ip_address
 from aiohttp import BasicAuth, web
 
 from bgpd.adapters.prometheus import Endpoint
-from bgpd.api.connections import HEADERS_LIMIT_S, Connections
+from bgpd.api.connections import HEADERS_LIMIT_S, Connections, connected
 
 BODY_LIMIT_BYTES = 1024
 """Of a request: none has a body."""
@@ -53,19 +53,10 @@ class HttpEndpoint:
         """Listen, also again after a stop. Raises Unusable."""
         endpoint = self._endpoint
         self._ending.clear()
-        runner = web.AppRunner(
-            self.application,
-            access_log=None,
-            handle_signals=False,
-            keepalive_timeout=IDLE_LIMIT_S,
-            shutdown_timeout=STOP_LIMIT_S,
-            max_line_size=LINE_LIMIT_BYTES,
-            max_field_size=LINE_LIMIT_BYTES,
+        self._runner, connections = await connected(
+            self.application, idle_s=IDLE_LIMIT_S, stop_s=STOP_LIMIT_S, line_bytes=LINE_LIMIT_BYTES
         )
-        await runner.setup()
-        self._runner = runner
-        assert runner.server is not None
-        self._connections = connections = Connections(runner.server)
+        self._connections = connections
         try:
             tls = self._tls()
             self._listener = await asyncio.get_running_loop().create_server(

@@ -25,7 +25,7 @@ import msgspec
 from aiohttp import web
 
 from bgpd.api import protocol
-from bgpd.api.connections import Connections
+from bgpd.api.connections import Connections, connected
 from bgpd.model.drain import DrainRequest
 from bgpd.model.overlay import ForceRequest, ProbeRequest
 from bgpd.model.prefix import Prefix
@@ -85,19 +85,9 @@ class Server:
         """Listen. Raises :class:`SocketUnusable`; nothing is left behind then."""
         listener = _listen(self._path, self._access)
         self._inode = _inode(self._path)
-        runner = web.AppRunner(
-            self._application(),
-            access_log=None,
-            handle_signals=False,
-            keepalive_timeout=IDLE_LIMIT_S,
-            shutdown_timeout=STOP_LIMIT_S,
-            max_line_size=LINE_LIMIT_BYTES,
-            max_field_size=LINE_LIMIT_BYTES,
+        self._runner, self._connections = await connected(
+            self._application(), idle_s=IDLE_LIMIT_S, stop_s=STOP_LIMIT_S, line_bytes=LINE_LIMIT_BYTES
         )
-        await runner.setup()
-        self._runner = runner
-        assert runner.server is not None
-        self._connections = Connections(runner.server)
         loop = asyncio.get_running_loop()
         self._listener = await loop.create_unix_server(self._connections, sock=listener, backlog=BACKLOG)
 
